@@ -1,0 +1,34 @@
+# Build options, and the compiler settings that every target shares (midgrain_options).
+
+set(MIDGRAIN_CUDA "AUTO" CACHE STRING "Build the CUDA kernels: AUTO (where nvcc is found), ON or OFF")
+set_property(CACHE MIDGRAIN_CUDA PROPERTY STRINGS AUTO ON OFF)
+option(MIDGRAIN_WERROR "Treat compiler warnings as errors" OFF)
+
+if(NOT MIDGRAIN_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "MIDGRAIN_CUDA: expected AUTO, ON or OFF, got '${MIDGRAIN_CUDA}'")
+endif()
+if(MIDGRAIN_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "MIDGRAIN_CUDA=ON: this version has no CUDA kernels yet; use AUTO or OFF")
+endif()
+message(STATUS "midgrain: CUDA kernels are not part of this version; building the CPU kernels (MIDGRAIN_CUDA=${MIDGRAIN_CUDA})")
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
+
+add_library(midgrain_options INTERFACE)
+target_compile_features(midgrain_options INTERFACE cxx_std_20)
+target_include_directories(midgrain_options INTERFACE "${PROJECT_SOURCE_DIR}/csrc")
+# No contraction to fused multiply-add: floats must come out the same on every machine and device.
+target_compile_options(midgrain_options INTERFACE -ffp-contract=off -Wall -Wextra -Wshadow $<$<CONFIG:Release>:-O3>)
+if(MIDGRAIN_WERROR)
+  target_compile_options(midgrain_options INTERFACE -Werror)
+endif()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  set(MIDGRAIN_HAS_AVX2 ON)
+  target_compile_definitions(midgrain_options INTERFACE MIDGRAIN_HAS_AVX2)
+endif()

@@ -1,0 +1,172 @@
+#include "bindings/array_view.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace midgrain::bindings {
+namespace py = pybind11;
+namespace {
+
+std::string type_name(py::handle object) { return py::cast<std::string>(py::type::handle_of(object).attr("__name__")); }
+
+std::string to_text(ElementType element) {
+    switch (element) {
+        case ElementType::kUInt8: return "uint8";
+        case ElementType::kInt32: return "int32";
+        case ElementType::kFloat32: return "float32";
+        default: return "float64";
+    }
+}
+
+std::string to_text(dlpack::DataType type) {
+    static constexpr const char* kNames[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+    std::string text = type.code < std::size(kNames) ? kNames[type.code] : "code " + std::to_string(type.code) + " of ";
+    if (type.code != dlpack::kBool) text += std::to_string(type.bits);
+    if (type.lanes != 1) text += " x " + std::to_string(type.lanes);
+    return text;
+}
+
+bool matches(dlpack::DataType type, ElementType element) {
+    if (type.lanes != 1) return false;
+    switch (element) {
+        case ElementType::kUInt8: return type.code == dlpack::kUInt && type.bits == 8;
+        case ElementType::kInt32: return type.code == dlpack::kInt && type.bits == 32;
+        case ElementType::kFloat32: return type.code == dlpack::kFloat && type.bits == 32;
+        default: return type.code == dlpack::kFloat && type.bits == 64;
+    }
+}
+
+// Asks for DLPack 1.x; producers from before it do not know the argument.
+py::object request_capsule(py::handle object, const std::string& name) {
+    try {
+        try {
+            return object.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 1));
+        } catch (py::error_already_set& error) {
+            if (!error.matches(PyExc_TypeError)) throw;
+        }
+        return object.attr("__dlpack__")();
+    } catch (py::error_already_set& error) {
+        throw py::buffer_error(
+            name + ": the array refused to be shared through DLPack: " + py::cast<std::string>(py::str(error.value())));
+    }
+}
+
+}  // namespace
+
+std::string to_text(const std::vector<std::int64_t>& shape) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+    return text + "]";
+}
+
+ArrayView::ArrayView(py::handle object, std::string name, int rank, const std::vector<ElementType>& allowed,
+                     bool writable)
+    : name_(std::move(name)) {
+    try {
+        take(object);
+        read(*tensor_, rank, allowed);
+        if (writable && read_only_) throw py::buffer_error(name_ + ": expected a writable array, got a read-only one");
+    } catch (...) {
+        if (release_) release_();
+        throw;
+    }
+}
+
+ArrayView::~ArrayView() {
+    if (release_) release_();
+}
+
+ArrayView::ArrayView(ArrayView&& other) noexcept
+    : name_(std::move(other.name_)),
+      release_(std::exchange(other.release_, nullptr)),
+      tensor_(std::exchange(other.tensor_, nullptr)),
+      read_only_(other.read_only_),
+      data_(std::exchange(other.data_, nullptr)),
+      element_(other.element_),
+      shape_(std::move(other.shape_)) {}
+
+void ArrayView::take(py::handle object) {
+    if (!py::hasattr(object, "__dlpack__") || !py::hasattr(object, "__dlpack_device__")) {
+        if (py::hasattr(object, "__cuda_array_interface__")) {
+            throw py::buffer_error(name_ + ": expected an array in host memory, got one on a CUDA device");
+        }
+        throw py::type_error(name_ + ": expected an array that supports DLPack (numpy, torch, jax, ...), got " +
+                             type_name(object));
+    }
+    const auto device = py::cast<std::pair<std::int64_t, std::int64_t>>(object.attr("__dlpack_device__")());
+    if (device.first != dlpack::kCpu && device.first != dlpack::kCudaHost && device.first != dlpack::kCudaManaged) {
+        throw py::buffer_error(name_ + ": expected an array in host memory, got one on DLPack device type " +
+                               std::to_string(device.first));
+    }
+    const py::object capsule = request_capsule(object, name_);
+    // A capsule is consumed by renaming it: from then on this view, not the capsule, calls the deleter.
+    if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
+        auto* managed =
+            static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+        if (managed->version.major != 1) {
+            throw py::buffer_error(name_ + ": expected DLPack version 1, got " +
+                                   std::to_string(managed->version.major));
+        }
+        PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
+        release_ = [managed] {
+            if (managed->deleter != nullptr) managed->deleter(managed);
+        };
+        read_only_ = (managed->flags & dlpack::kReadOnly) != 0;
+        tensor_ = &managed->tensor;
+    } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
+        auto* managed = static_cast<dlpack::Managed*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+        PyCapsule_SetName(capsule.ptr(), "used_dltensor");
+        release_ = [managed] {
+            if (managed->deleter != nullptr) managed->deleter(managed);
+        };
+        tensor_ = &managed->tensor;
+    } else {
+        throw py::buffer_error(name_ + ": __dlpack__ did not return an unconsumed DLPack capsule");
+    }
+}
+
+void ArrayView::read(const dlpack::Tensor& tensor, int rank, const std::vector<ElementType>& allowed) {
+    const auto found =
+        std::find_if(allowed.begin(), allowed.end(), [&](ElementType e) { return matches(tensor.dtype, e); });
+    if (found == allowed.end()) {
+        std::string text;
+        for (const ElementType e : allowed) text += (text.empty() ? "" : " or ") + to_text(e);
+        throw py::type_error(name_ + ": expected " + text + ", got " + to_text(tensor.dtype));
+    }
+    element_ = *found;
+    shape_.assign(tensor.shape, tensor.shape + tensor.ndim);
+    if (tensor.ndim != rank) {
+        throw py::value_error(name_ + ": expected " + std::to_string(rank) + " dimensions, got shape " +
+                              bindings::to_text(shape_));
+    }
+    if (tensor.strides != nullptr && size() > 0) {
+        std::int64_t expected = 1;
+        for (int axis = tensor.ndim - 1; axis >= 0; --axis) {
+            if (tensor.shape[axis] != 1 && tensor.strides[axis] != expected) {
+                throw py::buffer_error(name_ + ": expected a C-contiguous array, got strides " +
+                                       bindings::to_text({tensor.strides, tensor.strides + tensor.ndim}) +
+                                       " (in elements) for shape " + bindings::to_text(shape_));
+            }
+            expected *= tensor.shape[axis];
+        }
+    }
+    data_ = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    if (reinterpret_cast<std::uintptr_t>(data_) % (tensor.dtype.bits / 8) != 0) {
+        throw py::buffer_error(name_ + ": the data pointer is not aligned to its element size");
+    }
+}
+
+std::int64_t ArrayView::size() const {
+    std::int64_t n = 1;
+    for (const std::int64_t extent : shape_) n *= extent;
+    return n;
+}
+
+void ArrayView::require_shape(const std::vector<std::int64_t>& expected) const {
+    if (shape_ != expected) {
+        throw py::value_error(name_ + ": expected shape " + bindings::to_text(expected) + ", got " +
+                              bindings::to_text(shape_));
+    }
+}
+
+}  // namespace midgrain::bindings

@@ -1,0 +1,74 @@
+// An array of any library, taken in through DLPack without a copy and kept alive while the view lives.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "bindings/dlpack.hpp"
+
+namespace midgrain::bindings {
+
+enum class ElementType { kUInt8, kInt32, kFloat32, kFloat64 };
+
+template <class T>
+inline constexpr ElementType kElementOf = [] {
+    if constexpr (std::is_same_v<T, std::uint8_t>) {
+        return ElementType::kUInt8;
+    } else if constexpr (std::is_same_v<T, std::int32_t>) {
+        return ElementType::kInt32;
+    } else if constexpr (std::is_same_v<T, float>) {
+        return ElementType::kFloat32;
+    } else {
+        static_assert(std::is_same_v<T, double>);
+        return ElementType::kFloat64;
+    }
+}();
+
+class ArrayView {
+public:
+    // `name` is the argument's name in messages. Throws TypeError (not an array, element type not among `allowed`),
+    // ValueError (rank) and BufferError (device, protocol, not contiguous, read-only where it is to be written).
+    ArrayView(pybind11::handle object, std::string name, int rank, const std::vector<ElementType>& allowed,
+              bool writable);
+    ~ArrayView();
+    ArrayView(ArrayView&& other) noexcept;
+    ArrayView(const ArrayView&) = delete;
+    ArrayView& operator=(const ArrayView&) = delete;
+    ArrayView& operator=(ArrayView&&) = delete;
+
+    const std::string& name() const { return name_; }
+    ElementType element() const { return element_; }
+    std::int64_t size() const;
+    std::int64_t shape(int axis) const { return shape_[static_cast<std::size_t>(axis)]; }
+    const std::vector<std::int64_t>& shape() const { return shape_; }
+
+    // Throws ValueError unless the shape is `expected`.
+    void require_shape(const std::vector<std::int64_t>& expected) const;
+
+    template <class T>
+    T* data() const {
+        if (kElementOf<std::remove_const_t<T>> != element_) throw std::logic_error("element type of " + name_);
+        return static_cast<T*>(data_);
+    }
+
+private:
+    void take(pybind11::handle object);
+    void read(const dlpack::Tensor& tensor, int rank, const std::vector<ElementType>& allowed);
+
+    std::string name_;
+    std::function<void()> release_;
+    const dlpack::Tensor* tensor_ = nullptr;
+    bool read_only_ = false;
+    void* data_ = nullptr;
+    ElementType element_ = ElementType::kUInt8;
+    std::vector<std::int64_t> shape_;
+};
+
+// "[2, 3, 4]"
+std::string to_text(const std::vector<std::int64_t>& shape);
+
+}  // namespace midgrain::bindings

@@ -1,0 +1,243 @@
+// midgrain._kernels._cpu: checks what the kernels rely on, releases the GIL, calls. Allocates no array.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include "bindings/array_view.hpp"
+#include "core/color.hpp"
+#include "cpu/kernels.hpp"
+
+namespace midgrain::bindings {
+namespace py = pybind11;
+namespace {
+
+using Element = ElementType;
+
+core::Dims item_dims(const ArrayView& array, int first_axis) {
+    const core::Dims dims{array.shape(first_axis), array.shape(first_axis + 1), array.shape(first_axis + 2)};
+    if (dims.z < 1 || dims.y < 1 || dims.x < 1) {
+        throw py::value_error(array.name() + ": expected at least one pixel, got shape " + to_text(array.shape()));
+    }
+    // Checked axis by axis, because the product itself could overflow.
+    if (dims.z > core::kMaxPixels || dims.y > core::kMaxPixels / dims.z ||
+        dims.x > core::kMaxPixels / (dims.z * dims.y)) {
+        throw py::value_error(array.name() + ": expected fewer than 2^31 pixels per item, got shape " +
+                              to_text(array.shape()));
+    }
+    return dims;
+}
+
+int check_threads(std::int64_t threads) {
+    if (threads < 1 || threads > 1024) {
+        throw py::value_error("num_threads: expected 1 .. 1024, got " + std::to_string(threads));
+    }
+    return static_cast<int>(threads);
+}
+
+void check_positive(double value, const std::string& name) {
+    if (!(value > 0.0) || !std::isfinite(value)) {
+        throw py::value_error(name + ": expected a positive finite number, got " + std::to_string(value));
+    }
+}
+
+void slic(py::handle features_in, const std::vector<double>& weights,
+          const std::optional<std::vector<std::pair<double, double>>>& ranges, std::int64_t n_segments,
+          std::int64_t max_num_iter, const std::array<double, 3>& spacing, std::int64_t min_size, py::handle labels_out,
+          py::handle counts_out, std::int64_t num_threads) {
+    const ArrayView features(features_in, "features", 5, {Element::kFloat32}, false);
+    const ArrayView labels(labels_out, "labels", 4, {Element::kInt32}, true);
+    const ArrayView counts(counts_out, "counts", 1, {Element::kInt32}, true);
+    const std::int64_t items = features.shape(0), channels = features.shape(1);
+    const core::Dims dims = item_dims(features, 2);
+    if (channels < 1 || channels > core::kMaxChannels) {
+        throw py::value_error("features: expected 1 .. " + std::to_string(core::kMaxChannels) + " channels, got " +
+                              std::to_string(channels));
+    }
+    labels.require_shape({items, dims.z, dims.y, dims.x});
+    counts.require_shape({items});
+    if (weights.size() != static_cast<std::size_t>(channels)) {
+        throw py::value_error("weights: expected one per channel (" + std::to_string(channels) + "), got " +
+                              std::to_string(weights.size()));
+    }
+    for (const double weight : weights) check_positive(weight, "weights");
+    for (const double value : spacing) check_positive(value, "spacing");
+    if (n_segments < 1 || n_segments > dims.size()) {
+        throw py::value_error("n_segments: expected 1 .. " + std::to_string(dims.size()) + " (the pixels), got " +
+                              std::to_string(n_segments));
+    }
+    if (max_num_iter < 1 || max_num_iter > 1'000'000) {
+        throw py::value_error("max_num_iter: expected 1 .. 1000000, got " + std::to_string(max_num_iter));
+    }
+    if (min_size < 0) throw py::value_error("min_size: expected 0 or more, got " + std::to_string(min_size));
+    std::vector<cpu::Range> limits;
+    if (ranges) {
+        if (ranges->size() != static_cast<std::size_t>(channels)) {
+            throw py::value_error("ranges: expected one (low, high) per channel (" + std::to_string(channels) +
+                                  "), got " + std::to_string(ranges->size()));
+        }
+        for (const auto& [low, high] : *ranges) {
+            if (!(low <= high) || !std::isfinite(low) || !std::isfinite(high)) {
+                throw py::value_error("ranges: expected finite low <= high, got (" + std::to_string(low) + ", " +
+                                      std::to_string(high) + ")");
+            }
+            limits.push_back({static_cast<float>(low), static_cast<float>(high)});
+        }
+    }
+    cpu::SlicParameters parameters{};
+    parameters.weights = weights;
+    parameters.ranges = limits;
+    parameters.n_segments = n_segments;
+    parameters.max_num_iter = static_cast<int>(max_num_iter);
+    for (std::size_t a = 0; a < 3; ++a) parameters.spacing[a] = spacing[a];
+    parameters.min_size = min_size;
+    const int threads = check_threads(num_threads);
+    const py::gil_scoped_release release;
+    cpu::slic({features.data<float>(), items, static_cast<int>(channels), dims}, parameters, threads,
+              labels.data<std::int32_t>(), counts.data<std::int32_t>());
+}
+
+py::dict slic_geometry(const std::array<std::int64_t, 3>& dims, std::int64_t n_segments,
+                       const std::array<double, 3>& spacing, const std::vector<double>& spreads) {
+    const auto geometry = core::make_slic_geometry({dims[0], dims[1], dims[2]}, n_segments, spacing.data(),
+                                                   spreads.data(), static_cast<int>(spreads.size()));
+    py::dict result;
+    result["cells"] = py::make_tuple(geometry.cells.z, geometry.cells.y, geometry.cells.x);
+    result["step"] = geometry.step;
+    result["units"] = geometry.units;
+    result["narrow"] = geometry.narrow;
+    return result;
+}
+
+void enforce_connectivity(py::handle labels_in, std::int64_t min_size, py::handle labels_out, py::handle counts_out,
+                          std::int64_t num_threads) {
+    const ArrayView labels(labels_in, "labels", 4, {Element::kInt32}, false);
+    const ArrayView out(labels_out, "out", 4, {Element::kInt32}, true);
+    const ArrayView counts(counts_out, "counts", 1, {Element::kInt32}, true);
+    const core::Dims dims = item_dims(labels, 1);
+    out.require_shape(labels.shape());
+    counts.require_shape({labels.shape(0)});
+    if (min_size < 0) throw py::value_error("min_size: expected 0 or more, got " + std::to_string(min_size));
+    const int threads = check_threads(num_threads);
+    const py::gil_scoped_release release;
+    cpu::enforce_connectivity(labels.data<std::int32_t>(), labels.shape(0), dims, min_size, threads,
+                              out.data<std::int32_t>(), counts.data<std::int32_t>());
+}
+
+void rgb_to_lab(py::handle rgb_in, py::handle lab_out, bool channels_last, std::int64_t num_threads) {
+    const ArrayView rgb(rgb_in, "rgb", 3, {Element::kUInt8, Element::kFloat32}, false);
+    const ArrayView lab(lab_out, "lab", 3, {Element::kFloat32}, true);
+    const std::int64_t items = rgb.shape(0), pixels = rgb.shape(channels_last ? 1 : 2);
+    if (channels_last) {
+        rgb.require_shape({items, pixels, 3});
+    } else {
+        rgb.require_shape({items, 3, pixels});
+    }
+    lab.require_shape({items, 3, pixels});
+    const int threads = check_threads(num_threads);
+    const py::gil_scoped_release release;
+    if (rgb.element() == Element::kUInt8) {
+        cpu::rgb_to_lab(rgb.data<std::uint8_t>(), items, pixels, channels_last, threads, lab.data<float>());
+    } else {
+        cpu::rgb_to_lab(rgb.data<float>(), items, pixels, channels_last, threads, lab.data<float>());
+    }
+}
+
+const std::map<std::string, core::Reduce>& reductions() {
+    using core::Reduce;
+    static const std::map<std::string, Reduce> names = {
+        {"mean", Reduce::kMean}, {"sum", Reduce::kSum},      {"abs-sum", Reduce::kAbsSum}, {"l1", Reduce::kAbsSum},
+        {"l2", Reduce::kL2},     {"var", Reduce::kVar},      {"std", Reduce::kStd},        {"max", Reduce::kMax},
+        {"min", Reduce::kMin},   {"median", Reduce::kMedian}};
+    return names;
+}
+
+// Shapes shared by pooling and painting: [groups, planes, a], [groups, b] and [groups, planes, c].
+void check_groups(const ArrayView& in, const ArrayView& labels, const ArrayView& out, std::int64_t n) {
+    if (in.element() != out.element()) throw py::type_error(out.name() + ": expected the dtype of " + in.name());
+    if (n < 1) throw py::value_error("n: expected at least one region, got " + std::to_string(n));
+    if (labels.shape(1) < 1) throw py::value_error("labels: expected at least one pixel, got none");
+}
+
+void pool(py::handle values_in, py::handle labels_in, const std::string& reduce, py::handle out_in,
+          std::int64_t num_threads) {
+    const ArrayView values(values_in, "values", 3, {Element::kFloat32, Element::kFloat64}, false);
+    const ArrayView labels(labels_in, "labels", 2, {Element::kInt32}, false);
+    const ArrayView out(out_in, "out", 3, {Element::kFloat32, Element::kFloat64}, true);
+    const std::int64_t groups = values.shape(0), planes = values.shape(1), pixels = values.shape(2);
+    const std::int64_t n = out.shape(2);
+    check_groups(values, labels, out, n);
+    labels.require_shape({groups, pixels});
+    out.require_shape({groups, planes, n});
+    const auto found = reductions().find(reduce);
+    if (found == reductions().end()) throw py::value_error("reduce: unknown reduction '" + reduce + "'");
+    const int threads = check_threads(num_threads);
+    const py::gil_scoped_release release;
+    if (values.element() == Element::kFloat32) {
+        cpu::pool(values.data<float>(), labels.data<std::int32_t>(), groups, planes, pixels, n, found->second, threads,
+                  out.data<float>());
+    } else {
+        cpu::pool(values.data<double>(), labels.data<std::int32_t>(), groups, planes, pixels, n, found->second, threads,
+                  out.data<double>());
+    }
+}
+
+void paint(py::handle scores_in, py::handle labels_in, py::handle out_in, std::int64_t num_threads) {
+    const ArrayView scores(scores_in, "scores", 3, {Element::kFloat32, Element::kFloat64}, false);
+    const ArrayView labels(labels_in, "labels", 2, {Element::kInt32}, false);
+    const ArrayView out(out_in, "out", 3, {Element::kFloat32, Element::kFloat64}, true);
+    const std::int64_t groups = scores.shape(0), planes = scores.shape(1), n = scores.shape(2);
+    const std::int64_t pixels = out.shape(2);
+    check_groups(scores, labels, out, n);
+    labels.require_shape({groups, pixels});
+    out.require_shape({groups, planes, pixels});
+    const int threads = check_threads(num_threads);
+    const py::gil_scoped_release release;
+    if (scores.element() == Element::kFloat32) {
+        cpu::paint(scores.data<float>(), labels.data<std::int32_t>(), groups, planes, pixels, n, threads,
+                   out.data<float>());
+    } else {
+        cpu::paint(scores.data<double>(), labels.data<std::int32_t>(), groups, planes, pixels, n, threads,
+                   out.data<double>());
+    }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, module) {
+    module.doc() = "CPU kernels. Call them through midgrain.ops, which validates and allocates.";
+    py::register_exception_translator([](std::exception_ptr pointer) {
+        try {
+            if (pointer) std::rethrow_exception(pointer);
+        } catch (const cpu::InvalidValue& error) {
+            PyErr_SetString(PyExc_ValueError, error.what());
+        }
+    });
+    module.def("slic", &slic, py::arg("features"), py::arg("weights"), py::arg("ranges"), py::arg("n_segments"),
+               py::arg("max_num_iter"), py::arg("spacing"), py::arg("min_size"), py::arg("labels"), py::arg("counts"),
+               py::arg("num_threads"));
+    module.def("slic_geometry", &slic_geometry, py::arg("dims"), py::arg("n_segments"), py::arg("spacing"),
+               py::arg("spreads"));
+    module.def("enforce_connectivity", &enforce_connectivity, py::arg("labels"), py::arg("min_size"), py::arg("out"),
+               py::arg("counts"), py::arg("num_threads"));
+    module.def("rgb_to_lab", &rgb_to_lab, py::arg("rgb"), py::arg("lab"), py::arg("channels_last"),
+               py::arg("num_threads"));
+    module.def("pool", &pool, py::arg("values"), py::arg("labels"), py::arg("reduce"), py::arg("out"),
+               py::arg("num_threads"));
+    module.def("paint", &paint, py::arg("scores"), py::arg("labels"), py::arg("out"), py::arg("num_threads"));
+    module.def("available_instruction_sets", [] {
+        const auto names = cpu::available_instruction_sets();
+        return std::vector<std::string>(names.begin(), names.end());
+    });
+    module.def("instruction_set", &cpu::instruction_set);
+    module.def("select_instruction_set", &cpu::select_instruction_set, py::arg("name"));
+    py::list ranges;
+    for (int c = 0; c < 3; ++c) ranges.append(py::make_tuple(core::kLabLow[c], core::kLabHigh[c]));
+    module.attr("LAB_RANGES") = py::tuple(ranges);
+    module.attr("MAX_CHANNELS") = core::kMaxChannels;
+}
+
+}  // namespace midgrain::bindings

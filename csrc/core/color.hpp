@@ -1,0 +1,88 @@
+// sRGB to CIELAB (D65, 2 degree observer) in float32, from IEEE additions, multiplications and divisions alone:
+// no libm call, so that host and device agree bit for bit when neither contracts a*b+c (-ffp-contract=off,
+// -fmad=false). Source: IEC 61966-2-1 (transfer curve), CIE 15 (Lab).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/hd.hpp"
+
+namespace midgrain::core {
+
+// sRGB decoding is read from a table with linear interpolation: below 3e-8 from the exact curve.
+inline constexpr int kSrgbCells = 4096;
+
+struct Lab {
+    float l, a, b;
+};
+
+// Bounds of CIELAB over the sRGB cube, rounded outwards: L, a, b.
+inline constexpr double kLabLow[3] = {0.0, -87.0, -108.0};
+inline constexpr double kLabHigh[3] = {100.0, 99.0, 95.0};
+
+// x^(1/5) for x in (0, 1] by Newton's iteration from above; stops when it no longer falls.
+inline double fifth_root(double x) {
+    double y = 1.0;
+    for (;;) {
+        const double y4 = y * y * y * y;
+        const double next = y - (y4 * y - x) / (5.0 * y4);
+        if (!(next < y)) return y;
+        y = next;
+    }
+}
+
+// Exact sRGB decoding of one value in [0, 1]; t^2.4 is t^2 * (t^2)^(1/5).
+inline double srgb_decode_exact(double value) {
+    if (value <= 0.04045) return value / 12.92;
+    const double t = (value + 0.055) / 1.055;
+    return t * t * fifth_root(t * t);
+}
+
+// Fills table[0 .. kSrgbCells + 1]; the last entry repeats the end so that interpolation may read one beyond.
+inline void fill_srgb_table(float* table) {
+    for (int i = 0; i <= kSrgbCells; ++i) {
+        table[i] = static_cast<float>(srgb_decode_exact(static_cast<double>(i) / kSrgbCells));
+    }
+    table[kSrgbCells + 1] = table[kSrgbCells];
+}
+
+// value is clamped to [0, 1].
+MIDGRAIN_HD float srgb_decode(float value, const float* table) {
+    const float clamped = value < 0.0f ? 0.0f : value > 1.0f ? 1.0f : value;
+    const float position = clamped * static_cast<float>(kSrgbCells);
+    const int cell = static_cast<int>(position);
+    const float fraction = position - static_cast<float>(cell);
+    return table[cell] + fraction * (table[cell + 1] - table[cell]);
+}
+
+// x^(1/3) for x in (0, 2): exponent divided by three in the bits, then two Halley steps (below 2 ulp).
+MIDGRAIN_HD float cube_root(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    bits = bits / 3u + 709921077u;
+    float y;
+    std::memcpy(&y, &bits, sizeof y);
+    for (int step = 0; step < 2; ++step) {
+        const float cube = y * y * y;
+        y = y * ((cube + x + x) / (cube + cube + x));
+    }
+    return y;
+}
+
+// CIE f(t): cube root above (6/29)^3, its tangent below.
+MIDGRAIN_HD float lab_curve(float t) { return t > 0.008856452f ? cube_root(t) : 7.787037f * t + 0.137931034f; }
+
+// r, g, b in [0, 1] as encoded in the file (clamped); L in [0, 100], a and b within kLabLow .. kLabHigh.
+MIDGRAIN_HD Lab srgb_to_lab(float r, float g, float b, const float* table) {
+    const float lr = srgb_decode(r, table);
+    const float lg = srgb_decode(g, table);
+    const float lb = srgb_decode(b, table);
+    // Rows of the sRGB to XYZ matrix, each divided by its sum: the D65 white point. White is exactly (100, 0, 0).
+    const float fx = lab_curve(0.43394994f * lr + 0.37620977f * lg + 0.18984029f * lb);
+    const float fy = lab_curve(0.21267288f * lr + 0.71515213f * lg + 0.07217499f * lb);
+    const float fz = lab_curve(0.01775658f * lr + 0.10946796f * lg + 0.87277546f * lb);
+    return {116.0f * fy - 16.0f, 500.0f * (fx - fy), 200.0f * (fy - fz)};
+}
+
+}  // namespace midgrain::core

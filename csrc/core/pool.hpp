@@ -1,0 +1,33 @@
+// Superpixel pooling (Thesis eq. 3.1 and table 3.6): one number per region from a plane of values.
+//
+// Sums are exact in fixed point and so independent of their order. A plane of n pixels with largest magnitude
+// m < 2^k is scaled by 2^-k (exact), each term rounded once to a multiple of 2^-(62 - ceil(log2 n)), and summed in
+// int64. The error of a term is at most half of that, relative to m (m^2 for squares): 2^-47 for 224 x 224 pixels.
+//
+//   mean  sum / count            sum                      abs-sum, l1  sum of |v|      l2  sqrt(sum of v^2)
+//   var   mean of (v - mean)^2   std  sqrt(var)           max, min                     median (mean of the middle two)
+//
+// A region without pixels gives NaN for mean, var, std, max, min and median, 0 for the sums and norms.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "core/fixed_point.hpp"
+#include "core/hd.hpp"
+
+namespace midgrain::core {
+
+enum class Reduce { kMean, kSum, kAbsSum, kL2, kVar, kStd, kMax, kMin, kMedian };
+
+// Exponent e of the fixed-point unit 2^-e for n terms of magnitude at most 1: n * 2^e <= 2^62.
+MIDGRAIN_HD int fixed_exponent(std::int64_t n) { return 62 - ceil_log2(n); }
+
+// k with largest < 2^k, 0 for an all-zero plane; at least -1000, so that 2^-k is finite.
+inline int magnitude_exponent(double largest) {
+    if (!(largest > 0.0)) return 0;
+    const int exponent = std::ilogb(largest) + 1;
+    return exponent < -1000 ? -1000 : exponent;
+}
+
+}  // namespace midgrain::core

@@ -1,0 +1,67 @@
+// Entry points of the CPU backend. Arrays are contiguous; sizes and values are checked by the bindings and by the
+// functions that say so. None of them needs the GIL.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string>
+
+#include "core/array_ref.hpp"
+#include "core/pool.hpp"
+#include "core/slic.hpp"
+
+namespace midgrain::cpu {
+
+// A value that no kernel can take (NaN, infinity, a label out of range). The bindings turn it into ValueError.
+struct InvalidValue : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct Range {
+    float low, high;
+};
+
+struct SlicParameters {
+    std::span<const double> weights;  // [channels], positive and finite
+    std::span<const Range> ranges;    // [channels], or empty: each item's own minimum and maximum
+    std::int64_t n_segments;          // 1 .. pixels of an item
+    int max_num_iter;                 // at least 1
+    double spacing[3];                // z, y, x; positive and finite
+    std::int64_t min_size;            // pieces below it are merged away; 0: raw labels, not connected
+};
+
+// SLIC of every item (core/slic.hpp), then connectivity (core/connectivity.hpp).
+// labels [items, z, y, x]; counts [items]: superpixels, or centres when min_size == 0.
+// Throws InvalidValue for NaN or infinity and for weights too small for the ranges.
+void slic(core::FeatureRef<float> features, const SlicParameters& parameters, int threads, std::int32_t* labels,
+          std::int32_t* counts);
+
+// labels_in, labels_out [items, z, y, x] (may be the same memory); counts [items].
+void enforce_connectivity(const std::int32_t* labels_in, std::int64_t items, core::Dims dims, std::int64_t min_size,
+                          int threads, std::int32_t* labels_out, std::int32_t* counts);
+
+// rgb: [items, pixels, 3] if channels_last, else [items, 3, pixels]; uint8 of 0..255 or float of [0, 1] (clamped).
+// lab: [items, 3, pixels]. Throws InvalidValue for NaN or infinity.
+template <class T>
+void rgb_to_lab(const T* rgb, std::int64_t items, std::int64_t pixels, bool channels_last, int threads, float* lab);
+
+// values [groups, planes, pixels]; labels [groups, pixels] in 0 .. n-1; out [groups, planes, n].
+// Throws InvalidValue for labels out of range and for NaN or infinity in values.
+template <class T>
+void pool(const T* values, const std::int32_t* labels, std::int64_t groups, std::int64_t planes, std::int64_t pixels,
+          std::int64_t n, core::Reduce reduce, int threads, T* out);
+
+// scores [groups, planes, n]; labels [groups, pixels] in 0 .. n-1; out [groups, planes, pixels].
+// Throws InvalidValue for labels out of range.
+template <class T>
+void paint(const T* scores, const std::int32_t* labels, std::int64_t groups, std::int64_t planes, std::int64_t pixels,
+           std::int64_t n, int threads, T* out);
+
+// Instruction sets that this build and this processor share, best first: "avx2", "baseline".
+std::span<const std::string> available_instruction_sets();
+const std::string& instruction_set();
+// Throws std::invalid_argument for a name that is not available.
+void select_instruction_set(const std::string& name);
+
+}  // namespace midgrain::cpu

@@ -1,0 +1,58 @@
+"""Fast, region-based visual explanations of PyTorch image and video models.
+
+>>> import midgrain as mg
+>>> explainer = mg.SWAG(model)  # doctest: +SKIP
+>>> explainer(x).plot()  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+from midgrain import ops
+from midgrain._kernels import build_info
+from midgrain.errors import BackendUnavailableError, CudaError
+from midgrain.ops.pool import paint, pool
+from midgrain.ops.slic_image import slic_image as slic
+
+if TYPE_CHECKING:
+    from midgrain.explanation import Explanation
+    from midgrain.regions.swag import SWAG
+    from midgrain.registry import explainer, methods
+
+__version__ = _version("midgrain")
+
+__all__ = [
+    "SWAG",
+    "BackendUnavailableError",
+    "CudaError",
+    "Explanation",
+    "__version__",
+    "build_info",
+    "explainer",
+    "methods",
+    "ops",
+    "paint",
+    "pool",
+    "slic",
+]
+
+# These need torch, which takes seconds to import; superpixels alone do not.
+_LAZY = {
+    "SWAG": "midgrain.regions.swag",
+    "Explanation": "midgrain.explanation",
+    "explainer": "midgrain.registry",
+    "methods": "midgrain.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'midgrain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

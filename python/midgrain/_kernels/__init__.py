@@ -1,0 +1,79 @@
+"""Loads the compiled kernels and says what is built and usable.
+
+`cpu` is always there. The CUDA kernels are looked up when an array on a CUDA device first asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from midgrain._kernels import _cpu as cpu
+from midgrain.errors import BackendUnavailableError
+
+__all__ = ["build_info", "cpu", "for_device", "num_threads"]
+
+_CUDA_REASON = "this version of midgrain has no CUDA kernels"
+
+
+def for_device(device: str) -> ModuleType:
+    """The kernels for "cpu" or "cuda".
+
+    Raises:
+        BackendUnavailableError: there are none for this device.
+    """
+    if device == "cpu":
+        return cpu
+    if device == "cuda":
+        raise BackendUnavailableError(f"the array is on a CUDA device, but {_CUDA_REASON}; move it to the CPU")
+    raise BackendUnavailableError(f"expected an array on the CPU or a CUDA device, got one on {device!r}")
+
+
+def num_threads(requested: int | None = None) -> int:
+    """Threads for one call: `requested`, else MIDGRAIN_NUM_THREADS, else torch's setting, else the usable cores.
+
+    Raises:
+        TypeError: `requested` is not an integer.
+        ValueError: `requested` or the environment variable is not a positive integer.
+    """
+    if requested is not None:
+        if isinstance(requested, bool) or not isinstance(requested, int):
+            raise TypeError(f"num_threads: expected an int or None, got {type(requested).__name__}")
+        if requested < 1:
+            raise ValueError(f"num_threads: expected 1 or more, got {requested}")
+        return min(requested, 1024)
+    variable = os.environ.get("MIDGRAIN_NUM_THREADS")
+    if variable:
+        if not variable.isdecimal() or int(variable) < 1:
+            raise ValueError(f"MIDGRAIN_NUM_THREADS: expected a positive integer, got {variable!r}")
+        return min(int(variable), 1024)
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        return min(int(torch.get_num_threads()), 1024)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build_info() -> dict[str, Any]:
+    """What is built, what is usable here and why not.
+
+    Returns:
+        "cpu": {"built", "usable", "instruction_set", "instruction_sets", "threads"};
+        "cuda": {"built", "usable", "reason"}, reason being None where it is usable.
+
+    Example:
+        >>> import midgrain as mg
+        >>> mg.build_info()["cpu"]["usable"]
+        True
+    """
+    return {
+        "cpu": {
+            "built": True,
+            "usable": True,
+            "instruction_set": cpu.instruction_set(),
+            "instruction_sets": cpu.available_instruction_sets(),
+            "threads": num_threads(),
+        },
+        "cuda": {"built": False, "usable": False, "reason": _CUDA_REASON},
+    }

@@ -1,0 +1,27 @@
+"""The kernels as functions on arrays: they validate, allocate in the caller's library, and call.
+
+`slic` here is batched and takes any features; `midgrain.slic` is its form for one picture.
+"""
+
+import sys
+
+from midgrain.ops.color import GRADIENT_RANGE, LAB_RANGES, rgb_to_lab
+from midgrain.ops.pool import REDUCTIONS, paint, pool
+from midgrain.ops.slic import enforce_connectivity, max_superpixels, slic
+from midgrain.ops.slic_image import slic_image
+
+__all__ = [
+    "GRADIENT_RANGE",
+    "LAB_RANGES",
+    "REDUCTIONS",
+    "enforce_connectivity",
+    "max_superpixels",
+    "paint",
+    "pool",
+    "rgb_to_lab",
+    "slic",
+    "slic_image",
+]
+
+if "torch" in sys.modules:  # Otherwise registered with the first tensor; NumPy users need not wait for torch.
+    from midgrain.ops import torch_library as torch_library

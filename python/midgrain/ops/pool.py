@@ -1,0 +1,207 @@
+"""Pooling values over superpixels, and painting scores back onto pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from midgrain import _kernels
+from midgrain.ops.arrays import as_numpy, as_numpy_pair, is_torch, wrap_like
+from midgrain.ops.checks import check_int, check_real_dtype
+
+__all__ = ["REDUCTIONS", "paint", "paint_numpy", "pool", "pool_numpy"]
+
+#: Reductions that `pool` offers; "l1" and "abs-sum" are the same.
+REDUCTIONS = ("mean", "sum", "abs-sum", "max", "min", "l1", "l2", "var", "std", "median")
+
+
+def pool(
+    values: Any,
+    labels: Any,
+    reduce: str = "mean",
+    *,
+    n: int | None = None,
+    spatial_dims: int | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """One number per superpixel (Thesis eq. 3.1 and table 3.6).
+
+    With labels of one image [H, W] or volume [T, H, W], values are [..., *labels.shape] and the result [..., n].
+    With a batch of labels [B, H, W] or [B, T, H, W], values are [B, ..., H, W] or [B, ..., T, H, W] and the
+    result [B, ..., n]. Where values and labels are both [A, H, W] they are read as one volume; `spatial_dims=2`
+    says that they are a batch of images.
+
+    Sums are exact in 64-bit fixed point scaled by the plane's largest magnitude, so they do not depend on threads
+    or batch; the error per value is below 2^-46 of that magnitude for 224 x 224 pixels.
+
+    Args:
+        values: real numbers; floats keep their dtype, half floats give float32, integers and bools float64.
+        labels: integers in 0 .. n - 1.
+        reduce: "mean", "sum", "abs-sum" (= "l1"), "l2", "var" and "std" (of the population), "max", "min", "median".
+        n: number of superpixels, by default the largest label + 1.
+        spatial_dims: 2 (images) or 3 (volumes), where the shapes leave it open.
+        num_threads: see `midgrain.ops.slic`.
+
+    Returns:
+        The kind of array that came in. A superpixel without pixels has 0 for the sums and norms, NaN otherwise.
+        With torch tensors, mean, sum, max and min are differentiable with respect to `values` (max and min share
+        the gradient among equal pixels).
+
+    Raises:
+        TypeError: wrong kinds or dtypes.
+        ValueError: shapes that do not fit or fit twice, labels out of range, NaN or infinity, an unknown `reduce`.
+
+    Example:
+        >>> import numpy as np, midgrain as mg
+        >>> mg.pool(np.array([[1.0, 3.0], [5.0, 5.0]]), np.array([[0, 0], [1, 1]]))
+        array([2., 5.])
+    """
+    if reduce not in REDUCTIONS:
+        raise ValueError(f"reduce: expected one of {', '.join(REDUCTIONS)}, got {reduce!r}")
+    _check_arrays(values, labels, ("values", "labels"))
+    batched, spatial = _match(list(values.shape), list(labels.shape), spatial_dims)
+    labels_2d = labels.reshape(-1, math.prod(spatial)) if batched else labels.reshape(1, -1)
+    leading = list(values.shape[: values.ndim - len(spatial)])
+    grouped = values.reshape(labels_2d.shape[0], -1, labels_2d.shape[1])
+    if n is None:
+        n = int(labels.max()) + 1
+    check_int(n, "n", 1, 2**31 - 1)
+    threads = _kernels.num_threads(num_threads)
+    if is_torch(values):
+        from midgrain.ops import torch_library
+
+        return torch_library.pool(grouped, labels_2d, reduce, n, threads).reshape([*leading, n])
+    grouped_np, labels_np = as_numpy_pair(grouped, labels_2d, ("values", "labels"))
+    result = pool_numpy(grouped_np, labels_np, reduce, n, threads)
+    return wrap_like(result.reshape([*leading, n]), values)
+
+
+def paint(scores: Any, labels: Any, *, spatial_dims: int | None = None, num_threads: int | None = None) -> Any:
+    """Give every pixel its superpixel's score: the inverse of `pool`.
+
+    With labels [H, W] or [T, H, W], scores are [..., n] and the result [..., *labels.shape]. With a batch of labels
+    [B, H, W] or [B, T, H, W], scores are [B, ..., n]. Scores [A, n] with labels [A, H, W] are read as a batch of
+    images; `spatial_dims=3` says that the labels are one volume.
+
+    Args:
+        scores: real numbers, NaN allowed; dtypes as in `pool`.
+        labels: integers in 0 .. n - 1.
+        spatial_dims: 2 (images) or 3 (volumes), where the shapes leave it open.
+        num_threads: see `midgrain.ops.slic`.
+
+    Returns:
+        The kind of array that came in. Differentiable with respect to `scores` for torch tensors.
+
+    Raises:
+        TypeError: wrong kinds or dtypes.
+        ValueError: shapes that do not fit, labels out of range.
+
+    Example:
+        >>> import numpy as np, midgrain as mg
+        >>> mg.paint(np.array([2.0, 5.0]), np.array([[0, 0], [1, 1]]))
+        array([[2., 2.],
+               [5., 5.]])
+    """
+    _check_arrays(scores, labels, ("scores", "labels"))
+    batched = _paint_is_batched(list(scores.shape), list(labels.shape), spatial_dims)
+    spatial = list(labels.shape[1:] if batched else labels.shape)
+    labels_2d = labels.reshape(-1, math.prod(spatial)) if batched else labels.reshape(1, -1)
+    leading, n = list(scores.shape[:-1]), int(scores.shape[-1])
+    grouped = scores.reshape(labels_2d.shape[0], -1, n)
+    threads = _kernels.num_threads(num_threads)
+    if is_torch(scores):
+        from midgrain.ops import torch_library
+
+        return torch_library.paint(grouped, labels_2d, threads).reshape([*leading, *spatial])
+    grouped_np, labels_np = as_numpy_pair(grouped, labels_2d, ("scores", "labels"))
+    return wrap_like(paint_numpy(grouped_np, labels_np, threads).reshape([*leading, *spatial]), scores)
+
+
+def pool_numpy(
+    values: npt.NDArray[Any], labels: npt.NDArray[Any], reduce: str, n: int, num_threads: int
+) -> npt.NDArray[Any]:
+    """`pool` on values [groups, planes, pixels] and labels [groups, pixels]."""
+    source = _kernel_floats(values, "values")
+    out = np.empty((*source.shape[:2], n), source.dtype)
+    _kernels.cpu.pool(source, _kernel_labels(labels), reduce, out, num_threads)
+    return out
+
+
+def paint_numpy(scores: npt.NDArray[Any], labels: npt.NDArray[Any], num_threads: int) -> npt.NDArray[Any]:
+    """`paint` on scores [groups, planes, n] and labels [groups, pixels]."""
+    source = _kernel_floats(scores, "scores")
+    out = np.empty((*source.shape[:2], labels.shape[1]), source.dtype)
+    _kernels.cpu.paint(source, _kernel_labels(labels), out, num_threads)
+    return out
+
+
+def _kernel_floats(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    check_real_dtype(array, name)
+    is_single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    return np.ascontiguousarray(array, np.float32 if is_single else np.float64)
+
+
+def _kernel_labels(labels: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
+    if labels.dtype.itemsize >= 4 and labels.dtype != np.int32 and labels.size and abs(labels).max() >= 2**31:
+        raise ValueError("labels: expected values below 2^31")
+    return np.ascontiguousarray(labels, np.int32)
+
+
+def _check_arrays(first: Any, second: Any, names: tuple[str, str]) -> None:
+    for array, name in ((first, names[0]), (second, names[1])):
+        if not hasattr(array, "reshape") or not hasattr(array, "ndim"):
+            as_numpy(array, name)
+            raise TypeError(f"{name}: expected an array with reshape, got {type(array).__name__}")
+        if 0 in array.shape:
+            raise ValueError(f"{name}: expected no empty axis, got shape {list(array.shape)}")
+    if is_torch(first) != is_torch(second):
+        raise TypeError(
+            f"{names[0]}, {names[1]}: expected the same kind of array, got {type(first).__name__} and "
+            f"{type(second).__name__}"
+        )
+
+
+def _check_spatial_dims(spatial_dims: int | None, labels: list[int]) -> None:
+    if spatial_dims is not None and (spatial_dims not in (2, 3) or len(labels) - spatial_dims not in (0, 1)):
+        raise ValueError(
+            f"spatial_dims: expected 2 or 3, of labels with one axis more at most, got {spatial_dims} for labels "
+            f"{labels}"
+        )
+    if len(labels) not in (2, 3, 4):
+        raise ValueError(f"labels: expected [H, W], [T, H, W] or a batch of these, got shape {labels}")
+
+
+def _match(values: list[int], labels: list[int], spatial_dims: int | None) -> tuple[bool, list[int]]:
+    """Are the labels a batch, and what is their spatial shape? See `pool` for the rules."""
+    _check_spatial_dims(spatial_dims, labels)
+    shared = len(labels) <= 3 and values[-len(labels) :] == labels
+    batched = len(labels) >= 3 and values[:1] == labels[:1] and values[1:][-(len(labels) - 1) :] == labels[1:]
+    if spatial_dims is not None:
+        shared = shared and spatial_dims == len(labels)
+        batched = batched and spatial_dims == len(labels) - 1
+    if shared and batched and values != labels:
+        raise ValueError(
+            f"labels: shape {labels} fits values {values} both as one volume and as a batch of images; pass "
+            "spatial_dims=3 or spatial_dims=2"
+        )
+    if not shared and not batched:
+        raise ValueError(
+            f"labels: expected the trailing shape of values {values}, or a batch along its first axis, got {labels}"
+        )
+    return (False, labels) if shared else (True, labels[1:])
+
+
+def _paint_is_batched(scores: list[int], labels: list[int], spatial_dims: int | None) -> bool:
+    _check_spatial_dims(spatial_dims, labels)
+    if not scores:
+        raise ValueError("scores: expected [..., n], got a single number")
+    can_be_batch = len(labels) >= 3 and len(scores) >= 2 and scores[0] == labels[0]
+    batched = can_be_batch if spatial_dims is None else spatial_dims == len(labels) - 1
+    if (batched and not can_be_batch) or (not batched and len(labels) == 4):
+        raise ValueError(f"scores: expected [{labels[0]}, ..., n] for labels {labels}, got {scores}")
+    return batched
