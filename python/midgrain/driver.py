@@ -1,0 +1,200 @@
+"""Runs a user's model for an explanation and leaves it as it was.
+
+Every explainer passes its forward and backward passes through here, so that what is promised about the model
+(mode, flags, gradients, random state, hooks) is kept in one place.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "Pass",
+    "Target",
+    "check_input",
+    "check_model",
+    "forward",
+    "input_gradient",
+    "preserved",
+    "resolve_target",
+]
+
+#: None (each sample's predicted class), a class, one class per sample, or `outputs -> scores [B]`.
+Target: TypeAlias = int | Sequence[int] | Tensor | Callable[[Any], Tensor] | None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass through the model gave."""
+
+    #: Classes explained, int64 [B]; None where the target is a callable.
+    target: Tensor | None
+    #: The model's outputs, detached, [B, classes]; None where they are no such tensor.
+    outputs: Tensor | None
+    #: d score / d input, the input's shape; None after a forward pass only.
+    gradient: Tensor | None = None
+
+
+def check_model(model: object) -> None:
+    """Raises TypeError unless `model` can be called."""
+    if not callable(model):
+        raise TypeError(f"model: expected a torch.nn.Module or another callable, got {type(model).__name__}")
+
+
+def check_input(x: object) -> Tensor:
+    """The input as every explainer takes it: finite floats [B, C, H, W] or [B, C, T, H, W].
+
+    Raises:
+        TypeError: not a floating-point torch tensor.
+        ValueError: another rank, an empty axis, NaN or infinity.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a torch tensor [B, 3, H, W] or [B, 3, T, H, W], got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"x: expected floats, normalised as the model expects, got dtype {x.dtype}")
+    if x.ndim not in (4, 5):
+        hint = "; add the batch axis with x[None]" if x.ndim == 3 else ""
+        raise ValueError(f"x: expected [B, 3, H, W] or [B, 3, T, H, W], got shape {list(x.shape)}{hint}")
+    if 0 in x.shape:
+        raise ValueError(f"x: expected no empty axis, got shape {list(x.shape)}")
+    if not torch.isfinite(x).all():
+        raise ValueError("x: expected finite values, got NaN or infinity")
+    return x
+
+
+@contextmanager
+def preserved(model: Any, x: Tensor) -> Iterator[None]:
+    """Evaluation mode with gradients enabled, everything put back at the end, also after an exception.
+
+    Only the modules' `training` flags are set, one by one: `model.eval()` may be overridden and would not know the
+    way back. Compiled models run their original Python code, where gradients can be intercepted.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    was_training = [module for module in modules if module.training]
+    devices = [x.device] if x.is_cuda else []
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if "torch._dynamo" in sys.modules:  # Otherwise nothing can have been compiled.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            for module in was_training:
+                module.training = False
+            yield
+        finally:
+            for module in was_training:
+                module.training = True
+
+
+def forward(model: Any, x: Tensor, target: Target) -> Pass:
+    """One forward pass without gradients; call it inside `preserved`."""
+    with torch.no_grad():
+        outputs = model(x.detach().clone())
+        classes, _ = resolve_target(outputs, target, x.shape[0])
+    return Pass(classes, _detached_logits(outputs))
+
+
+def input_gradient(
+    model: Any, x: Tensor, target: Target, backward_context: AbstractContextManager[Any] | None = None
+) -> Pass:
+    """One forward and one backward pass to the input; call it inside `preserved`.
+
+    Only the input's gradient is computed: parameters keep their `.grad` and `requires_grad`.
+
+    Args:
+        model: the model.
+        x: its input.
+        target: what to explain.
+        backward_context: entered around the backward pass.
+
+    Raises:
+        TypeError, ValueError: see `resolve_target`; the output does not depend on the input.
+    """
+    leaf = x.detach().clone().requires_grad_(True)
+    # The model gets a tensor that is no leaf, so that it may work on it in place.
+    outputs = model(leaf.clone())
+    classes, scores = resolve_target(outputs, target, x.shape[0])
+    if not scores.requires_grad:
+        raise ValueError(
+            "model: its output cannot be differentiated with respect to the input; does it detach, run under "
+            "no_grad, or return a constant?"
+        )
+    with backward_context or nullcontext():
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise ValueError("model: the explained score does not depend on the input")
+    return Pass(classes, _detached_logits(outputs), gradient.detach())
+
+
+def resolve_target(outputs: Any, target: Target, batch: int) -> tuple[Tensor | None, Tensor]:
+    """The classes meant by `target` and their scores.
+
+    Args:
+        outputs: what the model returned.
+        target: see `Target`.
+        batch: B.
+
+    Returns:
+        classes: int64 [B], None for a callable target.
+        scores: [B], part of the autograd graph.
+
+    Raises:
+        TypeError: the model returned no tensor (a tuple, say) and no callable picks from it; a target of a wrong kind.
+        ValueError: outputs that are not [B, classes], a class out of range, the wrong number of targets.
+    """
+    if callable(target):
+        scores = target(outputs)
+        if not isinstance(scores, Tensor):
+            raise TypeError(f"target: expected the callable to return a tensor [B], got {type(scores).__name__}")
+        if list(scores.shape) != [batch]:
+            raise ValueError(f"target: expected the callable to return shape [{batch}], got {list(scores.shape)}")
+        return None, scores
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"model: expected it to return a tensor of logits [B, classes], got {type(outputs).__name__}; pass "
+            "target=, a callable from these outputs to one score per sample"
+        )
+    if outputs.ndim != 2 or outputs.shape[0] != batch:
+        raise ValueError(
+            f"model: expected logits of shape [{batch}, classes], got {list(outputs.shape)}; pass target=, a "
+            "callable from these outputs to one score per sample"
+        )
+    classes = outputs.detach().argmax(1) if target is None else _class_tensor(target, batch, outputs.shape[1])
+    classes = classes.to(outputs.device)
+    return classes, outputs.gather(1, classes[:, None])[:, 0]
+
+
+def _class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
+    if isinstance(target, bool):
+        raise TypeError("target: expected a class, one per sample or a callable, got bool")
+    if isinstance(target, int | np.integer):
+        classes = torch.full((batch,), int(target), dtype=torch.int64)
+    else:
+        try:
+            classes = torch.as_tensor(target)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"target: expected a class, one per sample or a callable, got {type(target).__name__}"
+            ) from error
+        if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+            raise TypeError(f"target: expected integers, got dtype {classes.dtype}")
+        if list(classes.shape) != [batch]:
+            raise ValueError(f"target: expected one class per sample ([{batch}]), got shape {list(classes.shape)}")
+        classes = classes.to(torch.int64)
+    low, high = int(classes.min()), int(classes.max())
+    if low < 0 or high >= n_classes:
+        raise ValueError(f"target: expected classes in 0 .. {n_classes - 1}, got {low if low < 0 else high}")
+    return classes
+
+
+def _detached_logits(outputs: Any) -> Tensor | None:
+    return outputs.detach() if isinstance(outputs, Tensor) and outputs.ndim == 2 else None

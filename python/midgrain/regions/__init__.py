@@ -1,0 +1,1 @@
+"""Explainers whose units are superpixels."""

@@ -1,0 +1,58 @@
+"""Explainers by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from midgrain.explainer_base import Explainer, ScorerExplainer
+from midgrain.regions.swag import SWAG
+from midgrain.scorers import SCORERS, make_scorer
+
+__all__ = ["explainer", "methods"]
+
+#: Name -> (superpixels, one line).
+_SWAG_VARIANTS = {
+    "swag-i": ("image", "SWAG: superpixels from the picture, scored by mean guided gradient"),
+    "swag-ig": ("image+gradient", "SWAG: superpixels from picture and gradient, scored by mean guided gradient"),
+    "swag-g": ("gradient", "SWAG: superpixels from the gradient, scored by mean guided gradient"),
+}
+
+
+def methods() -> dict[str, str]:
+    """Every method that `explainer` makes, with one line about each.
+
+    Example:
+        >>> import midgrain as mg
+        >>> "swag-ig" in mg.methods()
+        True
+    """
+    lines = {name: line for name, (_, line) in _SWAG_VARIANTS.items()}
+    return lines | {name: line for name, (_, line) in SCORERS.items()}
+
+
+def explainer(name: str, model: Any, **options: Any) -> Explainer:
+    """An explainer by its name.
+
+    Args:
+        name: one of `methods()`.
+        model: the network to explain.
+        **options: of the method; every method takes `mean` and `std`.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: an option that the method does not have.
+
+    Example:
+        >>> import torch, midgrain as mg
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 4))
+        >>> mg.explainer("vanilla", model)(torch.rand(1, 3, 8, 8)).heatmap.shape
+        torch.Size([1, 8, 8])
+    """
+    if name in _SWAG_VARIANTS:
+        if "superpixels" in options:
+            raise TypeError(f"superpixels: {name!r} fixes them; use midgrain.SWAG to choose")
+        return SWAG(model, _SWAG_VARIANTS[name][0], **options)
+    if name in SCORERS:
+        normalisation = {key: options.pop(key) for key in ("mean", "std") if key in options}
+        return ScorerExplainer(name, model, make_scorer(name, **options), **normalisation)
+    raise ValueError(f"name: expected one of {', '.join(methods())}, got {name!r}")

@@ -1,0 +1,45 @@
+"""Per-pixel score maps. `make_scorer` turns a name or a callable into one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from midgrain.scorers.base import CallableScorer, Score, Scorer, ScorerFunction
+from midgrain.scorers.baselines import Centre, Constant, Noise, RandomPoint, Sobel
+from midgrain.scorers.gradient import InputXGradient, Vanilla
+from midgrain.scorers.guided import Guided
+
+__all__ = ["SCORERS", "Score", "Scorer", "ScorerFunction", "make_scorer"]
+
+#: Name -> (class, one line).
+SCORERS: dict[str, tuple[Callable[..., Scorer], str]] = {
+    "vanilla": (Vanilla, "magnitude of the gradient of the class score"),
+    "guided": (Guided, "guided backpropagation: gradients that are positive at every ReLU"),
+    "input-x-gradient": (InputXGradient, "magnitude of the input times its gradient"),
+    "sobel": (Sobel, "baseline: edges of the picture, blind to the network"),
+    "noise": (Noise, "baseline: uniform noise"),
+    "centre": (Centre, "baseline: nearness to the centre of the picture"),
+    "random-point": (RandomPoint, "baseline: nearness to a random pixel"),
+    "constant": (Constant, "baseline: 0.9 everywhere, one pixel 1 and one 0"),
+}
+
+
+def make_scorer(scorer: str | Scorer | ScorerFunction, **options: Any) -> Scorer:
+    """A scorer from its name with options, or from a callable `(model, x, target) -> [B, *S]`.
+
+    Raises:
+        TypeError: neither a name nor callable, or options the scorer does not have.
+        ValueError: an unknown name.
+    """
+    if isinstance(scorer, str):
+        if scorer not in SCORERS:
+            raise ValueError(f"scorer: expected one of {', '.join(SCORERS)} or a callable, got {scorer!r}")
+        return SCORERS[scorer][0](**options)
+    if options:
+        raise TypeError(f"scorer: options {', '.join(options)} go with a scorer's name only")
+    if isinstance(scorer, Scorer):
+        return scorer
+    if callable(scorer):
+        return CallableScorer(scorer)
+    raise TypeError(f"scorer: expected a name or a callable (model, x, target), got {type(scorer).__name__}")
