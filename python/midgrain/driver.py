@@ -104,7 +104,10 @@ def forward(model: Any, x: Tensor, target: Target) -> Pass:
 
 
 def input_gradient(
-    model: Any, x: Tensor, target: Target, backward_context: AbstractContextManager[Any] | None = None
+    model: Any,
+    x: Tensor,
+    target: Target,
+    around_backward: Callable[[Tensor], AbstractContextManager[Any]] | None = None,
 ) -> Pass:
     """One forward and one backward pass to the input; call it inside `preserved`.
 
@@ -114,7 +117,7 @@ def input_gradient(
         model: the model.
         x: its input.
         target: what to explain.
-        backward_context: entered around the backward pass.
+        around_backward: from the scores [B] to a context that the backward pass is run in.
 
     Raises:
         TypeError, ValueError: see `resolve_target`; the output does not depend on the input.
@@ -128,7 +131,7 @@ def input_gradient(
             "model: its output cannot be differentiated with respect to the input; does it detach, run under "
             "no_grad, or return a constant?"
         )
-    with backward_context or nullcontext():
+    with around_backward(scores) if around_backward else nullcontext():
         (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
     if gradient is None:
         raise ValueError("model: the explained score does not depend on the input")

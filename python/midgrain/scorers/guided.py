@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from midgrain import driver
 from midgrain.driver import Target
 from midgrain.scorers.base import Score, max_abs_over_channels
 
-__all__ = ["Guided", "GuidedBackward"]
+__all__ = ["Guided"]
 
 _aten = torch.ops.aten
 
-
-class GuidedBackward(TorchDispatchMode):
-    """While active, every ReLU's backward lets only positive gradients through.
-
-    It acts on the backward operators themselves, so nn.ReLU, F.relu, in-place and reused ReLUs and ReLU6 are all
-    met, and there is nothing to put back in the model. `count` says how many ReLUs were met.
-    """
-
-    _BACKWARDS = frozenset({_aten.threshold_backward.default, _aten.hardtanh_backward.default})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Clamps the incoming gradient of ReLU backwards."""
-        if func in self._BACKWARDS:
-            self.count += 1
-            args = (args[0].clamp(min=0), *args[1:])
-        return func(*args, **(kwargs or {}))
+_RELU_NODES = ("ReluBackward", "ThresholdBackward", "HardtanhBackward")
+# Nodes that run other operators inside: in-place work on views, compiled TorchScript.
+_OPAQUE_NODES = ("CopySlices", "DifferentiableGraphBackward")
 
 
 class Guided:
     """Guided backpropagation (Springenberg et al. 2015), maximum of |.| over the channels (Thesis 3.3).
 
-    At every ReLU the gradient passes where the forward output and the gradient itself are positive.
+    At every ReLU the gradient passes where the forward output and the gradient itself are positive. ReLU6 and
+    Hardtanh count as ReLUs. What is changed is this one backward pass, never the model, so nn.ReLU, F.relu,
+    in-place and reused ReLUs are all met.
     """
 
     def score(self, model: Any, x: Tensor, target: Target) -> Score:
@@ -53,12 +38,75 @@ class Guided:
         Raises:
             ValueError: the gradient met no ReLU (a network of GELU or SiLU, say).
         """
-        guided = GuidedBackward()
-        result = driver.input_gradient(model, x, target, guided)
-        if guided.count == 0:
+        relus = _Count()
+        result = driver.input_gradient(model, x, target, relus.guide)
+        if relus.met == 0:
             raise ValueError(
                 "scorer 'guided': the model's gradient passed no ReLU or ReLU6, so guided backpropagation is not "
                 "defined for it; use scorer='vanilla' or scorer='input-x-gradient'"
             )
         assert result.gradient is not None
         return Score(max_abs_over_channels(result.gradient), result)
+
+
+class _Count:
+    """Guides one backward pass and counts the ReLUs it met."""
+
+    def __init__(self) -> None:
+        self.met = 0
+
+    def guide(self, scores: Tensor) -> AbstractContextManager[Any]:
+        """The context to run the backward pass of `scores` in.
+
+        Hooks on the ReLUs' graph nodes cost next to nothing and work on whichever thread runs the backward pass.
+        Nodes that hide operators (checkpointing, custom functions) need every operator looked at instead.
+        """
+        nodes = list(_graph(scores))
+        if any(isinstance(node, BackwardCFunction) or node.name().startswith(_OPAQUE_NODES) for node in nodes):
+            return _GuidedOperators(self)
+        return self._guided_nodes([node for node in nodes if node.name().startswith(_RELU_NODES)])
+
+    @contextmanager
+    def _guided_nodes(self, relus: list[Any]) -> Iterator[None]:
+        self.met += len(relus)
+        handles = [relu.register_prehook(_positive_part) for relu in relus]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _GuidedOperators(TorchDispatchMode):
+    """While active, every ReLU's backward operator gets the positive part of its incoming gradient."""
+
+    _BACKWARDS = frozenset({_aten.threshold_backward.default, _aten.hardtanh_backward.default})
+
+    def __init__(self, count: _Count) -> None:
+        super().__init__()
+        self.count = count
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in self._BACKWARDS:
+            self.count.met += 1
+            args = (args[0].clamp(min=0), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def _positive_part(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if gradient is None else gradient.clamp(min=0) for gradient in gradients)
+
+
+def _graph(scores: Tensor) -> Iterator[Any]:
+    """Every node of the autograd graph behind `scores`, once."""
+    seen = {scores.grad_fn}
+    stack = [scores.grad_fn]
+    while stack:
+        node: Any = stack.pop()
+        yield node
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)
