@@ -36,6 +36,14 @@ bool matches(dlpack::DataType type, ElementType element) {
     }
 }
 
+std::int64_t device_type(py::handle object, const std::string& name) {
+    try {
+        return py::cast<std::pair<std::int64_t, std::int64_t>>(object.attr("__dlpack_device__")()).first;
+    } catch (const py::cast_error&) {
+        throw py::buffer_error(name + ": __dlpack_device__ did not return two integers");
+    }
+}
+
 // Asks for DLPack 1.x; producers from before it do not know the argument.
 py::object request_capsule(py::handle object, const std::string& name) {
     try {
@@ -93,10 +101,10 @@ void ArrayView::take(py::handle object) {
         throw py::type_error(name_ + ": expected an array that supports DLPack (numpy, torch, jax, ...), got " +
                              type_name(object));
     }
-    const auto device = py::cast<std::pair<std::int64_t, std::int64_t>>(object.attr("__dlpack_device__")());
-    if (device.first != dlpack::kCpu && device.first != dlpack::kCudaHost && device.first != dlpack::kCudaManaged) {
+    const std::int64_t device = device_type(object, name_);
+    if (device != dlpack::kCpu && device != dlpack::kCudaHost && device != dlpack::kCudaManaged) {
         throw py::buffer_error(name_ + ": expected an array in host memory, got one on DLPack device type " +
-                               std::to_string(device.first));
+                               std::to_string(device));
     }
     const py::object capsule = request_capsule(object, name_);
     // A capsule is consumed by renaming it: from then on this view, not the capsule, calls the deleter.

@@ -4,8 +4,10 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
+#include <string>
 
 #include "bindings/array_view.hpp"
 #include "core/color.hpp"
@@ -38,9 +40,12 @@ int check_threads(std::int64_t threads) {
     return static_cast<int>(threads);
 }
 
-void check_positive(double value, const std::string& name) {
-    if (!(value > 0.0) || !std::isfinite(value)) {
-        throw py::value_error(name + ": expected a positive finite number, got " + std::to_string(value));
+std::string to_text(double value) { return py::cast<std::string>(py::repr(py::float_(value))); }
+
+void check_between(double value, double low, double high, const std::string& name) {
+    if (!(value >= low && value <= high)) {
+        throw py::value_error(name + ": expected a number from " + to_text(low) + " to " + to_text(high) + ", got " +
+                              to_text(value));
     }
 }
 
@@ -63,8 +68,10 @@ void slic(py::handle features_in, const std::vector<double>& weights,
         throw py::value_error("weights: expected one per channel (" + std::to_string(channels) + "), got " +
                               std::to_string(weights.size()));
     }
-    for (const double weight : weights) check_positive(weight, "weights");
-    for (const double value : spacing) check_positive(value, "spacing");
+    for (const double weight : weights) {
+        check_between(weight, core::kMinWeight, std::numeric_limits<double>::max(), "weights");
+    }
+    for (const double value : spacing) check_between(value, core::kMinSpacing, core::kMaxSpacing, "spacing");
     if (n_segments < 1 || n_segments > dims.size()) {
         throw py::value_error("n_segments: expected 1 .. " + std::to_string(dims.size()) + " (the pixels), got " +
                               std::to_string(n_segments));
@@ -81,8 +88,8 @@ void slic(py::handle features_in, const std::vector<double>& weights,
         }
         for (const auto& [low, high] : *ranges) {
             if (!(low <= high) || !std::isfinite(low) || !std::isfinite(high)) {
-                throw py::value_error("ranges: expected finite low <= high, got (" + std::to_string(low) + ", " +
-                                      std::to_string(high) + ")");
+                throw py::value_error("ranges: expected finite low <= high, got (" + to_text(low) + ", " + to_text(high) +
+                                      ")");
             }
             limits.push_back({static_cast<float>(low), static_cast<float>(high)});
         }

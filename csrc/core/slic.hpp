@@ -39,6 +39,9 @@ inline constexpr std::int64_t kNarrowMinUnits = 64;
 inline constexpr std::int64_t kWideMaxUnits = 4096;
 // A position is below 2^30 and an item below 2^31 pixels, so a centre's sum stays below 2^61 and twice it in int64.
 inline constexpr std::int64_t kMaxPosition = std::int64_t{1} << 30;
+// Bounds of the caller's weights and spacing, far from where their quotients and products leave the range of floats.
+inline constexpr double kMinWeight = 1e-30;
+inline constexpr double kMinSpacing = 1e-30, kMaxSpacing = 1e30;
 inline constexpr std::int64_t kMaxPixels = (std::int64_t{1} << 31) - 1;
 
 // 2 * sqrt(67 * 2^27) + 67 = 189,726: the rounding slack of 64 channels and 3 axes fits in what the budget leaves.
@@ -149,9 +152,8 @@ inline SlicGeometry make_slic_geometry(Dims dims, std::int64_t n_segments, const
         geometry.units = units > static_cast<double>(kWideMaxUnits) ? kWideMaxUnits : static_cast<std::int64_t>(units);
     }
     for (int a = 0; a < 3; ++a) {
-        const double reach = extent[a] / step;
-        const auto limit = static_cast<std::int64_t>(std::floor(static_cast<double>(kMaxPosition) / reach));
-        if (limit < geometry.units) geometry.units = limit;
+        const double limit = std::floor(static_cast<double>(kMaxPosition) / (extent[a] / step));
+        if (limit < static_cast<double>(geometry.units)) geometry.units = static_cast<std::int64_t>(limit);
     }
     for (int a = 0; a < 3; ++a) {
         geometry.per_pixel[a] = static_cast<double>(geometry.units) * spacing[a] / step;

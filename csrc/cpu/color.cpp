@@ -56,7 +56,7 @@ void rgb_to_lab(const T* rgb, std::int64_t items, std::int64_t pixels, bool chan
         }
         if (poison != 0.0f) finite = false;
     });
-    if (!finite) throw InvalidValue("image holds NaN or infinity; only finite values are allowed");
+    if (!finite) throw InvalidValue("rgb: expected finite values, got NaN or infinity");
 }
 
 template void rgb_to_lab(const std::uint8_t*, std::int64_t, std::int64_t, bool, int, float*);

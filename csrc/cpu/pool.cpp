@@ -36,7 +36,7 @@ double largest_magnitude(const T* values, std::int64_t pixels) {
         largest = magnitude > largest ? magnitude : largest;
         poison += values[i] - values[i];  // NaN as soon as one value is not finite
     }
-    if (!(poison == 0)) throw InvalidValue("values hold NaN or infinity; only finite values are allowed");
+    if (!(poison == 0)) throw InvalidValue("values: expected finite values, got NaN or infinity");
     return static_cast<double>(largest);
 }
 
@@ -93,11 +93,20 @@ private:
             for (std::size_t r = 0; r < sums_.size(); ++r) {
                 means_[r] = members_[r] > 0 ? sums_[r] / static_cast<double>(members_[r]) : 0.0;
             }
-            // |v - mean| <= 2, so half of it squares to at most one; the factor four comes back below.
-            add_up(values, labels, pixels_, n_, scale, fixed_, sums_, [this](double v, std::int32_t label) {
-                const double half = 0.5 * (v - means_[static_cast<std::size_t>(label)]);
-                return half * half;
+            const auto deviation = [this](double v, std::int32_t label) {
+                return v - means_[static_cast<std::size_t>(label)];
+            };
+            double widest = 0.0;
+            for (std::int64_t i = 0; i < pixels_; ++i) {
+                widest = std::max(widest, std::abs(deviation(static_cast<double>(values[i]) * scale, labels[i])));
+            }
+            const int spread = core::magnitude_exponent(widest);
+            const double widen = std::ldexp(1.0, -spread);
+            add_up(values, labels, pixels_, n_, scale, fixed_, sums_, [&](double v, std::int32_t label) {
+                const double d = deviation(v, label) * widen;
+                return d * d;
             });
+            exponent += spread;
         }
         for (std::size_t r = 0; r < sums_.size(); ++r) {
             out[r] = static_cast<T>(finish(sums_[r], static_cast<double>(members_[r]), exponent, reduce));
@@ -107,8 +116,8 @@ private:
     static double finish(double sum, double n, int exponent, Reduce reduce) {
         switch (reduce) {
             case Reduce::kMean: return n > 0.0 ? std::ldexp(sum / n, exponent) : kNaN;
-            case Reduce::kVar: return n > 0.0 ? std::ldexp(sum / n, 2 * exponent + 2) : kNaN;
-            case Reduce::kStd: return n > 0.0 ? std::ldexp(std::sqrt(sum / n), exponent + 1) : kNaN;
+            case Reduce::kVar: return n > 0.0 ? std::ldexp(sum / n, 2 * exponent) : kNaN;
+            case Reduce::kStd: return n > 0.0 ? std::ldexp(std::sqrt(sum / n), exponent) : kNaN;
             case Reduce::kL2: return std::ldexp(std::sqrt(sum), exponent);
             default: return std::ldexp(sum, exponent);
         }

@@ -37,8 +37,8 @@ Range finite_range(const float* values, std::int64_t n, std::int64_t item, int c
         poison += values[i] - values[i];  // NaN as soon as one value is not finite
     }
     if (!(poison == 0.0f)) {
-        throw InvalidValue("features: item " + std::to_string(item) + ", channel " + std::to_string(channel) +
-                           " holds NaN or infinity; only finite values are allowed");
+        throw InvalidValue("features: expected finite float32 values, got NaN or infinity in item " +
+                           std::to_string(item) + ", channel " + std::to_string(channel));
     }
     return {low, high};
 }

@@ -11,7 +11,7 @@ __all__ = ["colour_map", "draw_overlay", "region_borders", "resize_nearest"]
 
 Array = npt.NDArray[Any]
 _BORDER_COLOUR = np.array([255, 255, 255], np.float32)
-_BORDER_OPACITY = 0.55
+_BORDER_OPACITY = 0.4
 
 
 def colour_map(values: Array, name: str) -> npt.NDArray[np.float32]:

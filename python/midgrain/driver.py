@@ -7,12 +7,12 @@ Every explainer passes its forward and backward passes through here, so that wha
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,13 +53,15 @@ def check_input(x: object) -> Tensor:
     """The input as every explainer takes it: finite floats [B, C, H, W] or [B, C, T, H, W].
 
     Raises:
-        TypeError: not a floating-point torch tensor.
+        TypeError: not a dense floating-point torch tensor.
         ValueError: another rank, an empty axis, NaN or infinity.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x: expected a torch tensor [B, 3, H, W] or [B, 3, T, H, W], got {type(x).__name__}")
     if not x.is_floating_point():
         raise TypeError(f"x: expected floats, normalised as the model expects, got dtype {x.dtype}")
+    if x.layout is not torch.strided:
+        raise TypeError(f"x: expected a dense tensor, got layout {x.layout}")
     if x.ndim not in (4, 5):
         hint = "; add the batch axis with x[None]" if x.ndim == 3 else ""
         raise ValueError(f"x: expected [B, 3, H, W] or [B, 3, T, H, W], got shape {list(x.shape)}{hint}")
@@ -68,6 +70,34 @@ def check_input(x: object) -> Tensor:
     if not torch.isfinite(x).all():
         raise ValueError("x: expected finite values, got NaN or infinity")
     return x
+
+
+class _EagerCode:
+    """Compiled models run their original Python code while any thread is inside.
+
+    The compiler's stance belongs to the process: the first thread in sets it, the last one out puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._stance: AbstractContextManager[Any] = nullcontext()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._stance = torch.compiler.set_stance("force_eager")
+                self._stance.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._stance.__exit__(None, None, None)
+
+
+_eager_code = _EagerCode()
 
 
 @contextmanager
@@ -85,7 +115,10 @@ def preserved(model: Any, x: Tensor) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if "torch._dynamo" in sys.modules:  # Otherwise nothing can have been compiled.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_eager_code)
+        if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+            # TorchScript fuses operators from its second run on, ReLUs among them.
+            stack.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]
         try:
             for module in was_training:
                 module.training = False
@@ -117,7 +150,7 @@ def input_gradient(
         model: the model.
         x: its input.
         target: what to explain.
-        around_backward: from the scores [B] to a context that the backward pass is run in.
+        around_backward: from the sum of the scores to a context that its backward pass is run in.
 
     Raises:
         TypeError, ValueError: see `resolve_target`; the output does not depend on the input.
@@ -131,8 +164,9 @@ def input_gradient(
             "model: its output cannot be differentiated with respect to the input; does it detach, run under "
             "no_grad, or return a constant?"
         )
-    with around_backward(scores) if around_backward else nullcontext():
-        (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+    total = scores.sum()
+    with around_backward(total) if around_backward else nullcontext():
+        (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
     if gradient is None:
         raise ValueError("model: the explained score does not depend on the input")
     return Pass(classes, _detached_logits(outputs), gradient.detach())
@@ -152,7 +186,8 @@ def resolve_target(outputs: Any, target: Target, batch: int) -> tuple[Tensor | N
 
     Raises:
         TypeError: the model returned no tensor (a tuple, say) and no callable picks from it; a target of a wrong kind.
-        ValueError: outputs that are not [B, classes], a class out of range, the wrong number of targets.
+        ValueError: outputs that are not [B, classes], a class out of range, the wrong number of targets, scores that
+            are NaN or infinite.
     """
     if callable(target):
         scores = target(outputs)
@@ -160,39 +195,48 @@ def resolve_target(outputs: Any, target: Target, batch: int) -> tuple[Tensor | N
             raise TypeError(f"target: expected the callable to return a tensor [B], got {type(scores).__name__}")
         if list(scores.shape) != [batch]:
             raise ValueError(f"target: expected the callable to return shape [{batch}], got {list(scores.shape)}")
-        return None, scores
+        if scores.is_complex():
+            raise TypeError(f"target: expected the callable to return real numbers, got dtype {scores.dtype}")
+        return None, _finite(scores)
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"model: expected it to return a tensor of logits [B, classes], got {type(outputs).__name__}; pass "
             "target=, a callable from these outputs to one score per sample"
         )
-    if outputs.ndim != 2 or outputs.shape[0] != batch:
+    if outputs.ndim != 2 or outputs.shape[0] != batch or outputs.shape[1] == 0 or outputs.is_complex():
         raise ValueError(
-            f"model: expected logits of shape [{batch}, classes], got {list(outputs.shape)}; pass target=, a "
-            "callable from these outputs to one score per sample"
+            f"model: expected real logits of shape [{batch}, classes], got {list(outputs.shape)} of {outputs.dtype}; "
+            "pass target=, a callable from these outputs to one score per sample"
         )
     classes = outputs.detach().argmax(1) if target is None else _class_tensor(target, batch, outputs.shape[1])
     classes = classes.to(outputs.device)
-    return classes, outputs.gather(1, classes[:, None])[:, 0]
+    return classes, _finite(outputs.gather(1, classes[:, None])[:, 0])
+
+
+def _finite(scores: Tensor) -> Tensor:
+    finite = torch.isfinite(scores.detach())
+    if not finite.all():
+        raise ValueError(
+            f"model: the explained score is NaN or infinite for sample(s) {(~finite).nonzero()[:, 0].tolist()}; half "
+            "precision or untrained weights are the usual cause"
+        )
+    return scores
 
 
 def _class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
-    if isinstance(target, bool):
-        raise TypeError("target: expected a class, one per sample or a callable, got bool")
-    if isinstance(target, int | np.integer):
-        classes = torch.full((batch,), int(target), dtype=torch.int64)
-    else:
-        try:
-            classes = torch.as_tensor(target)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(
-                f"target: expected a class, one per sample or a callable, got {type(target).__name__}"
-            ) from error
-        if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-            raise TypeError(f"target: expected integers, got dtype {classes.dtype}")
-        if list(classes.shape) != [batch]:
-            raise ValueError(f"target: expected one class per sample ([{batch}]), got shape {list(classes.shape)}")
-        classes = classes.to(torch.int64)
+    if isinstance(target, int) and not 0 <= target < n_classes:
+        raise ValueError(f"target: expected classes in 0 .. {n_classes - 1}, got {target}")
+    try:
+        classes = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"target: expected a class, one per sample or a callable, got {type(target).__name__}"
+        ) from error
+    if list(classes.shape) not in ([], [batch]):
+        raise ValueError(f"target: expected one class per sample ([{batch}]), got shape {list(classes.shape)}")
+    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+        raise TypeError(f"target: expected integers, got dtype {classes.dtype}")
+    classes = classes.to(torch.int64).expand(batch)
     low, high = int(classes.min()), int(classes.max())
     if low < 0 or high >= n_classes:
         raise ValueError(f"target: expected classes in 0 .. {n_classes - 1}, got {low if low < 0 else high}")

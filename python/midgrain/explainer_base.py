@@ -67,7 +67,9 @@ class Explainer:
         mean = self.mean or (default_mean if channels == 3 else (0.0,))
         std = self.std or (default_std if channels == 3 else (1.0,))
         if len(mean) not in (1, channels) or len(std) not in (1, channels):
-            raise ValueError(f"mean, std: expected {channels} numbers for x with {channels} channels, got {mean}, {std}")
+            raise ValueError(
+                f"mean, std: expected {channels} numbers for x with {channels} channels, got {mean}, {std}"
+            )
         shape = [1, -1] + [1] * (x.ndim - 2)
         offset = torch.tensor(mean, dtype=torch.float32, device=x.device).reshape(shape)
         scale = torch.tensor(std, dtype=torch.float32, device=x.device).reshape(shape)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from midgrain.drawing import draw_overlay
+from midgrain.files import write_whole
 from midgrain.maps import min_max
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Explanation:
         image: npt.NDArray[np.uint8] | None = None,
         alpha: float = 0.5,
         contours: bool = True,
-        colormap: str = "viridis",
+        colormap: str = "turbo",
     ) -> npt.NDArray[np.uint8]:
         """Sample `i` drawn: its heat map blended into the picture, with superpixel borders.
 
@@ -89,14 +88,20 @@ class Explanation:
 
         Raises:
             IndexError: no such sample.
-            TypeError, ValueError: an unfit `image`, `alpha` or `colormap`; no picture to draw on.
+            TypeError, ValueError: an unfit `i`, `image`, `alpha` or `colormap`; no picture to draw on.
         """
         from matplotlib import colormaps
 
+        if isinstance(i, bool) or not isinstance(i, int | np.integer):
+            raise TypeError(f"i: expected an int, got {type(i).__name__}")
         if not 0 <= i < len(self):
             raise IndexError(f"i: expected 0 .. {len(self) - 1}, got {i}")
+        if isinstance(alpha, bool) or not isinstance(alpha, float | int | np.floating):
+            raise TypeError(f"alpha: expected a number, got {type(alpha).__name__}")
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"alpha: expected 0 .. 1, got {alpha}")
+        if not isinstance(colormap, str):
+            raise TypeError(f"colormap: expected a name, got {type(colormap).__name__}")
         if colormap not in colormaps:
             raise ValueError(f"colormap: Matplotlib has no colour map {colormap!r}")
         heat = self.normalised()[i].cpu().numpy()
@@ -105,8 +110,12 @@ class Explanation:
             if self.image is None:
                 raise ValueError("image: this explanation holds no picture to draw on; pass one")
             image = self.image[i].cpu().numpy()
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-            raise TypeError(f"image: expected a uint8 array, got {getattr(image, 'dtype', type(image).__name__)}")
+        if not isinstance(image, np.ndarray):
+            raise TypeError(f"image: expected a uint8 NumPy array, got {type(image).__name__}")
+        if image.dtype != np.uint8:
+            raise TypeError(f"image: expected a uint8 NumPy array, got dtype {image.dtype}")
+        if image.size == 0:
+            raise ValueError(f"image: expected at least one pixel, got shape {list(image.shape)}")
         if image.ndim != heat.ndim + 1 or image.shape[-1] != 3 or (heat.ndim == 3 and len(image) != len(heat)):
             raise ValueError(f"image: expected RGB for a heat map {list(heat.shape)}, got shape {list(image.shape)}")
         if heat.ndim == 2:
@@ -143,21 +152,14 @@ class Explanation:
                 "plot().savefig(path) or overlay()"
             )
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        stored = {name: value.float() if value.dtype == torch.bfloat16 else value
-                  for name, value in arrays.items() if value is not None}
+        stored = {
+            name: value.float() if value.dtype == torch.bfloat16 else value
+            for name, value in arrays.items()
+            if value is not None
+        }
         header = json.dumps({"format": _FORMAT, "version": _FORMAT_VERSION, "method": self.method})
-        handle, temporary = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(
-                    file, allow_pickle=False, header=np.array(header),
-                    **{name: value.cpu().numpy() for name, value in stored.items()},
-                )
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(destination)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        numpy_arrays = {name: value.detach().cpu().numpy() for name, value in stored.items()}
+        write_whole(destination, lambda file: np.savez_compressed(file, header=np.array(header), **numpy_arrays))
         return destination
 
     @staticmethod
@@ -169,19 +171,19 @@ class Explanation:
             ValueError: it is not such an archive, or of a newer version.
         """
         refusal = f"path: {os.fspath(path)!r} is not an explanation saved by midgrain"
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                if "header" not in archive:
-                    raise ValueError(refusal)
-                header = json.loads(str(archive["header"]))
-                tensors = {name: torch.from_numpy(archive[name]) for name in _ARRAYS if name in archive}
-        except (zipfile.BadZipFile, EOFError, TypeError, ValueError) as error:
-            raise ValueError(refusal) from error
-        if not isinstance(header, dict) or header.get("format") != _FORMAT or "heatmap" not in tensors:
-            raise ValueError(refusal)
-        if header["version"] > _FORMAT_VERSION:
+        with open(path, "rb") as file:
+            try:
+                with np.load(file, allow_pickle=False) as archive:
+                    header = json.loads(str(archive["header"]))
+                    tensors = {name: torch.from_numpy(archive[name]) for name in _ARRAYS if name in archive}
+                known = header["format"] == _FORMAT and isinstance(header["method"], str)
+                version = int(header["version"])
+            except Exception as error:  # Of a damaged archive: zlib's, zipfile's, tokenize's, NumPy's, ...
+                raise ValueError(refusal) from error
+        if known and version > _FORMAT_VERSION:
             raise ValueError(
-                f"path: {os.fspath(path)!r} has format version {header['version']}, this midgrain reads up to "
-                f"{_FORMAT_VERSION}"
+                f"path: {os.fspath(path)!r} has format version {version}, this midgrain reads up to {_FORMAT_VERSION}"
             )
+        if not known or "heatmap" not in tensors or tensors["heatmap"].ndim not in (3, 4):
+            raise ValueError(refusal)
         return Explanation(method=header["method"], **tensors)

@@ -28,8 +28,10 @@ def plot_explanation(explanation: Explanation, i: int = 0, *, max_frames: int = 
     """The picture of sample `i` beside its overlay; of a clip, up to `max_frames` frames in two rows.
 
     Raises:
-        ValueError: `max_frames` below 1; see `Explanation.overlay` for the rest.
+        TypeError, ValueError: `max_frames` that is no positive int; see `Explanation.overlay` for the rest.
     """
+    if isinstance(max_frames, bool) or not isinstance(max_frames, int):
+        raise TypeError(f"max_frames: expected an int, got {type(max_frames).__name__}")
     if max_frames < 1:
         raise ValueError(f"max_frames: expected 1 or more, got {max_frames}")
     overlay = explanation.overlay(i, **overlay_options)
@@ -51,7 +53,7 @@ def plot_explanation(explanation: Explanation, i: int = 0, *, max_frames: int = 
         _show(axes[0, 1], overlay, explanation.method)
     heat = explanation.heatmap[i]
     scale = Normalize(float(heat.min()), float(heat.max()))
-    colours = ScalarMappable(scale, cmap=overlay_options.get("colormap", "viridis"))
+    colours = ScalarMappable(scale, cmap=overlay_options.get("colormap", "turbo"))
     figure.colorbar(colours, ax=list(axes[-1]), shrink=0.8, label="score")
     return figure
 

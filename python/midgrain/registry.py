@@ -40,7 +40,7 @@ def explainer(name: str, model: Any, **options: Any) -> Explainer:
 
     Raises:
         ValueError: an unknown name.
-        TypeError: an option that the method does not have.
+        TypeError: a name that is no text, an option that the method does not have.
 
     Example:
         >>> import torch, midgrain as mg
@@ -48,6 +48,8 @@ def explainer(name: str, model: Any, **options: Any) -> Explainer:
         >>> mg.explainer("vanilla", model)(torch.rand(1, 3, 8, 8)).heatmap.shape
         torch.Size([1, 8, 8])
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a method's name, got {type(name).__name__}")
     if name in _SWAG_VARIANTS:
         if "superpixels" in options:
             raise TypeError(f"superpixels: {name!r} fixes them; use midgrain.SWAG to choose")

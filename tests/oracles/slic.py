@@ -17,6 +17,7 @@ NARROW_BUDGET = 2**27 - 2**18
 WIDE_BUDGET = 2**50
 NARROW_MIN_UNITS = 64
 WIDE_MAX_UNITS = 4096
+MAX_POSITION = 2**30
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def make_plan(dims, n_segments, spacing, spreads) -> Plan:
             raise ValueError("weights too small")
     for a in range(3):
         reach = dims[a] * spacing[a] / step
-        units = min(units, math.floor((2**31 - 1) / reach))
+        units = min(units, math.floor(MAX_POSITION / reach))
     return Plan(tuple(counts), step, units, narrow)
 
 
@@ -90,17 +91,15 @@ def quantise(features, ranges, weights, units):
 
 def positions(dims, spacing, step, units):
     """Integer coordinate of every pixel along each axis."""
-    return [
-        np.array([round(i * (units * spacing[a] / step)) for i in range(dims[a])], np.int64) for a in range(3)
-    ]
+    return [np.array([round(i * (units * spacing[a] / step)) for i in range(dims[a])], np.int64) for a in range(3)]
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _floor_div_half_up(total, n):
     return (2 * total + n) // (2 * n)
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _initial_cells(shape, counts):
     labels = np.empty(shape, np.int32)
     for z in range(shape[0]):
@@ -113,7 +112,7 @@ def _initial_cells(shape, counts):
     return labels
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _integer_rounds(q, pz, py, px, counts, window, iterations):
     n_channels = q.shape[0]
     shape = q.shape[1:]
@@ -158,7 +157,7 @@ def _integer_rounds(q, pz, py, px, counts, window, iterations):
     return labels
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _float_rounds(f, steps, counts, iterations):
     n_channels = f.shape[0]
     shape = f.shape[1:]
@@ -208,8 +207,7 @@ def _spreads(features, weights, ranges):
     if ranges is None:
         ranges = [(float(c.min()), float(c.max())) for c in features]
     spreads = [
-        (float(np.float32(high)) - float(np.float32(low))) / w
-        for (low, high), w in zip(ranges, weights, strict=True)
+        (float(np.float32(high)) - float(np.float32(low))) / w for (low, high), w in zip(ranges, weights, strict=True)
     ]
     return ranges, spreads
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import sys
 from types import ModuleType
@@ -13,7 +14,7 @@ from typing import Any
 from midgrain._kernels import _cpu as cpu
 from midgrain.errors import BackendUnavailableError
 
-__all__ = ["build_info", "cpu", "for_device", "num_threads"]
+__all__ = ["build_info", "check_threads", "cpu", "for_device", "num_threads"]
 
 _CUDA_REASON = "this version of midgrain has no CUDA kernels"
 
@@ -31,6 +32,22 @@ def for_device(device: str) -> ModuleType:
     raise BackendUnavailableError(f"expected an array on the CPU or a CUDA device, got one on {device!r}")
 
 
+def check_threads(requested: int | None) -> int | None:
+    """What a caller passed as `num_threads`, checked and not above what the kernels take; None stays None.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is not positive.
+    """
+    if requested is None:
+        return None
+    if isinstance(requested, bool) or not isinstance(requested, numbers.Integral):
+        raise TypeError(f"num_threads: expected an int or None, got {type(requested).__name__}")
+    if requested < 1:
+        raise ValueError(f"num_threads: expected 1 or more, got {requested}")
+    return min(int(requested), 1024)
+
+
 def num_threads(requested: int | None = None) -> int:
     """Threads for one call: `requested`, else MIDGRAIN_NUM_THREADS, else torch's setting, else the usable cores.
 
@@ -38,12 +55,9 @@ def num_threads(requested: int | None = None) -> int:
         TypeError: `requested` is not an integer.
         ValueError: `requested` or the environment variable is not a positive integer.
     """
-    if requested is not None:
-        if isinstance(requested, bool) or not isinstance(requested, int):
-            raise TypeError(f"num_threads: expected an int or None, got {type(requested).__name__}")
-        if requested < 1:
-            raise ValueError(f"num_threads: expected 1 or more, got {requested}")
-        return min(requested, 1024)
+    checked = check_threads(requested)
+    if checked is not None:
+        return checked
     variable = os.environ.get("MIDGRAIN_NUM_THREADS")
     if variable:
         if not variable.isdecimal() or int(variable) < 1:

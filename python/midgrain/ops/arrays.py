@@ -15,9 +15,13 @@ import numpy.typing as npt
 
 from midgrain import _kernels
 
-__all__ = ["as_numpy", "as_numpy_pair", "is_torch", "wrap_like"]
+__all__ = ["as_numpy", "as_pair", "is_torch", "require_dense", "wrap_like"]
 
 Array = npt.NDArray[Any]
+
+# DLPack device types whose memory the host can read: CPU, pinned and managed CUDA memory.
+_HOST_DEVICES = (1, 3, 13)
+_CUDA_DEVICE = 2
 
 
 def is_torch(array: object) -> bool:
@@ -26,29 +30,43 @@ def is_torch(array: object) -> bool:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
+def require_dense(tensor: Any, name: str) -> None:
+    """Refuses sparse torch tensors.
+
+    Raises:
+        TypeError: the tensor's layout is not strided.
+    """
+    if tensor.layout is not sys.modules["torch"].strided:
+        raise TypeError(f"{name}: expected a dense tensor, got layout {tensor.layout}")
+
+
 def as_numpy(array: Any, name: str) -> Array:
     """A NumPy view of an array in host memory.
 
     Raises:
         TypeError: it is no array (lists included), or its dtype is unknown to NumPy.
-        BufferError: it lies on another device.
-        BackendUnavailableError: it lies on a CUDA device.
+        BackendUnavailableError: it lies on a device without kernels.
     """
     if isinstance(array, np.ndarray):
         return array
     if is_torch(array):
         if array.device.type != "cpu":
             _kernels.for_device(array.device.type)
-        if array.layout is not sys.modules["torch"].strided:
-            raise TypeError(f"{name}: expected a dense tensor, got layout {array.layout}")
+        require_dense(array, name)
         detached = array.detach().resolve_conj().resolve_neg()
         if str(detached.dtype) in ("torch.bfloat16", "torch.float8_e4m3fn", "torch.float8_e5m2"):
             detached = detached.float()
-        view: Array = detached.numpy()
+        try:
+            view: Array = detached.numpy()
+        except TypeError as error:
+            raise TypeError(f"{name}: expected a dtype that NumPy knows, got {array.dtype}") from error
         return view
     if hasattr(array, "__cuda_array_interface__"):
         _kernels.for_device("cuda")
     if hasattr(array, "__dlpack__"):
+        device = int(array.__dlpack_device__()[0])
+        if device not in _HOST_DEVICES:
+            _kernels.for_device("cuda" if device == _CUDA_DEVICE else f"DLPack device type {device}")
         return np.from_dlpack(array)
     if hasattr(array, "__array_interface__"):
         return np.asarray(array)
@@ -67,15 +85,22 @@ def wrap_like(result: Array, like: Any) -> Any:
     return result
 
 
-def as_numpy_pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Array, Array]:
-    """Both arrays as NumPy views; refuses a mixture of libraries, which hides mistakes about devices.
+def as_pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:
+    """Both as dense torch tensors, or both as NumPy views; refuses a mixture, which hides mistakes about devices.
 
     Raises:
-        TypeError: one is a torch tensor and the other is not.
+        TypeError: one of them is no array, or one is a torch tensor and the other is not.
     """
+    views = []
+    for array, name in ((first, names[0]), (second, names[1])):
+        if is_torch(array):
+            require_dense(array, name)
+            views.append(array)
+        else:
+            views.append(as_numpy(array, name))
     if is_torch(first) != is_torch(second):
         raise TypeError(
             f"{names[0]}, {names[1]}: expected the same kind of array, got {type(first).__name__} and "
             f"{type(second).__name__}"
         )
-    return as_numpy(first, names[0]), as_numpy(second, names[1])
+    return views[0], views[1]

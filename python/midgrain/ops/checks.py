@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_finite", "check_int", "check_positive", "check_real_dtype", "check_spacing"]
+__all__ = [
+    "as_float32",
+    "as_int32",
+    "check_finite",
+    "check_int",
+    "check_positive",
+    "check_ranges",
+    "check_real_dtype",
+    "check_sequence",
+    "check_spacing",
+]
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def check_int(value: object, name: str, low: int, high: int | None = None) -> int:
@@ -24,25 +36,46 @@ def check_int(value: object, name: str, low: int, high: int | None = None) -> in
     return number
 
 
-def check_positive(value: object, name: str, *, zero: bool = False) -> float:
-    """A positive finite number; zero too where `zero` says so."""
+def _check_real(value: object, name: str) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    number = float(value)
+    return float(value)
+
+
+def check_positive(value: object, name: str, *, zero: bool = False) -> float:
+    """A positive finite number; zero too where `zero` says so."""
+    number = _check_real(value, name)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name}: expected a {'non-negative' if zero else 'positive'} finite number, got {value}")
     return number
 
 
-def check_spacing(spacing: Sequence[float] | None, axes: int) -> tuple[float, float, float]:
+def check_sequence(value: object, name: str, length: int, entry: str) -> Sequence[Any] | npt.NDArray[Any]:
+    """A list, tuple or NumPy array of `length` entries; `entry` says in words what there is one of."""
+    if not isinstance(value, list | tuple | np.ndarray) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        raise TypeError(f"{name}: expected one {entry} ({length}), got {type(value).__name__}")
+    if len(value) != length:
+        raise ValueError(f"{name}: expected one {entry} ({length}), got {len(value)}")
+    return value
+
+
+def check_ranges(ranges: object, channels: int) -> list[float]:
+    """(low, high) per channel, finite in float32 and in order; flattened."""
+    bounds: list[float] = []
+    for pair in check_sequence(ranges, "ranges", channels, "(low, high) per channel"):
+        low, high = (_check_real(bound, "ranges") for bound in check_sequence(pair, "ranges", 2, "bound for each end"))
+        if not -_FLOAT32_MAX <= low <= high <= _FLOAT32_MAX:
+            raise ValueError(f"ranges: expected finite low <= high, got ({low:g}, {high:g})")
+        bounds += [low, high]
+    return bounds
+
+
+def check_spacing(spacing: object, axes: int) -> tuple[float, float, float]:
     """Pixel spacing for the kernels' z, y, x; an image gets 1 along z."""
     if spacing is None:
         return (1.0, 1.0, 1.0)
-    if isinstance(spacing, str) or not isinstance(spacing, Sequence | np.ndarray):
-        raise TypeError(f"spacing: expected {axes} numbers, got {type(spacing).__name__}")
-    if len(spacing) != axes:
-        raise ValueError(f"spacing: expected {axes} numbers (one per spatial axis), got {len(spacing)}")
-    values = [check_positive(value, "spacing") for value in spacing]
+    entries = check_sequence(spacing, "spacing", axes, "number per spatial axis")
+    values = [check_positive(value, "spacing") for value in entries]
     z, y, x = [1.0] * (3 - axes) + values
     return (z, y, x)
 
@@ -57,3 +90,20 @@ def check_finite(array: npt.NDArray[Any], name: str) -> None:
     """No NaN, no infinity."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+
+
+def as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Contiguous float32. Values beyond float32 become infinite, which the kernels refuse."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
+
+
+def as_int32(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int32]:
+    """Contiguous int32 of any integer array; a value that does not fit is refused, never wrapped around."""
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
+    if not np.can_cast(array.dtype, np.int32) and array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < -(2**31) or high >= 2**31:
+            raise ValueError(f"{name}: expected values that fit int32, got {low} .. {high}")
+    return np.ascontiguousarray(array, np.int32)

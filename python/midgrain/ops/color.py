@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_numpy, is_torch, wrap_like
+from midgrain.ops.arrays import as_numpy, is_torch, require_dense, wrap_like
+from midgrain.ops.checks import as_float32, check_int
 
 __all__ = ["GRADIENT_RANGE", "LAB_RANGES", "rgb_to_lab", "rgb_to_lab_numpy"]
 
@@ -32,21 +33,23 @@ def rgb_to_lab(rgb: Any, *, channel_axis: int = 1, num_threads: int | None = Non
 
     Raises:
         TypeError: not an array of uint8 or floats.
-        ValueError: not three channels, NaN or infinity.
+        ValueError: not three channels, no pixels, NaN or infinity.
 
     Example:
         >>> import numpy as np, midgrain as mg
         >>> mg.ops.rgb_to_lab(np.full((1, 3, 2, 2), 255, np.uint8))[0, 0, 0, 0].round(3)
         np.float32(100.0)
     """
+    check_int(channel_axis, "channel_axis", -1)
     if is_torch(rgb):
+        require_dense(rgb, "rgb")
         from midgrain.ops import torch_library
 
-        return torch_library.rgb_to_lab(rgb, channel_axis, _kernels.num_threads(num_threads))
-    return wrap_like(rgb_to_lab_numpy(as_numpy(rgb, "rgb"), channel_axis, _kernels.num_threads(num_threads)), rgb)
+        return torch_library.rgb_to_lab(rgb, channel_axis, _kernels.check_threads(num_threads))
+    return wrap_like(rgb_to_lab_numpy(as_numpy(rgb, "rgb"), channel_axis, num_threads), rgb)
 
 
-def rgb_to_lab_numpy(rgb: npt.NDArray[Any], channel_axis: int, num_threads: int) -> npt.NDArray[np.float32]:
+def rgb_to_lab_numpy(rgb: npt.NDArray[Any], channel_axis: int, num_threads: int | None) -> npt.NDArray[np.float32]:
     """`rgb_to_lab` on NumPy arrays."""
     if rgb.dtype != np.uint8 and rgb.dtype.kind != "f":
         raise TypeError(f"rgb: expected uint8 or floats, got dtype {rgb.dtype}")
@@ -54,11 +57,13 @@ def rgb_to_lab_numpy(rgb: npt.NDArray[Any], channel_axis: int, num_threads: int)
         raise ValueError(f"channel_axis: expected 1 or -1, got {channel_axis}")
     if rgb.ndim < 3 or rgb.shape[channel_axis] != 3:
         raise ValueError(f"rgb: expected 3 channels along axis {channel_axis}, got shape {rgb.shape}")
+    if rgb.size == 0:
+        raise ValueError(f"rgb: expected at least one pixel, got shape {rgb.shape}")
     channels_last = channel_axis != 1
     spatial = rgb.shape[1:-1] if channels_last else rgb.shape[2:]
     items, pixels = rgb.shape[0], int(np.prod(spatial))
-    source = np.ascontiguousarray(rgb, np.uint8 if rgb.dtype == np.uint8 else np.float32)
+    source = np.ascontiguousarray(rgb) if rgb.dtype == np.uint8 else as_float32(rgb)
     source = source.reshape((items, pixels, 3) if channels_last else (items, 3, pixels))
     lab = np.empty((items, 3, pixels), np.float32)
-    _kernels.cpu.rgb_to_lab(source, lab, channels_last, num_threads)
+    _kernels.cpu.rgb_to_lab(source, lab, channels_last, _kernels.num_threads(num_threads))
     return lab.reshape(items, 3, *spatial)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_numpy, as_numpy_pair, is_torch, wrap_like
-from midgrain.ops.checks import check_int, check_real_dtype
+from midgrain.ops.arrays import as_pair, is_torch, wrap_like
+from midgrain.ops.checks import as_int32, check_int, check_real_dtype
 
 __all__ = ["REDUCTIONS", "paint", "paint_numpy", "pool", "pool_numpy"]
 
@@ -61,22 +61,19 @@ def pool(
     """
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce: expected one of {', '.join(REDUCTIONS)}, got {reduce!r}")
-    _check_arrays(values, labels, ("values", "labels"))
+    like = values
+    values, labels = _checked_arrays(values, labels, ("values", "labels"))
     batched, spatial = _match(list(values.shape), list(labels.shape), spatial_dims)
     labels_2d = labels.reshape(-1, math.prod(spatial)) if batched else labels.reshape(1, -1)
     leading = list(values.shape[: values.ndim - len(spatial)])
     grouped = values.reshape(labels_2d.shape[0], -1, labels_2d.shape[1])
-    if n is None:
-        n = int(labels.max()) + 1
-    check_int(n, "n", 1, 2**31 - 1)
-    threads = _kernels.num_threads(num_threads)
+    n = _count_labels(labels) if n is None else check_int(n, "n", 1, 2**31 - 1)
+    threads = _kernels.check_threads(num_threads)
     if is_torch(values):
         from midgrain.ops import torch_library
 
         return torch_library.pool(grouped, labels_2d, reduce, n, threads).reshape([*leading, n])
-    grouped_np, labels_np = as_numpy_pair(grouped, labels_2d, ("values", "labels"))
-    result = pool_numpy(grouped_np, labels_np, reduce, n, threads)
-    return wrap_like(result.reshape([*leading, n]), values)
+    return wrap_like(pool_numpy(grouped, labels_2d, reduce, n, threads).reshape([*leading, n]), like)
 
 
 def paint(scores: Any, labels: Any, *, spatial_dims: int | None = None, num_threads: int | None = None) -> Any:
@@ -105,36 +102,36 @@ def paint(scores: Any, labels: Any, *, spatial_dims: int | None = None, num_thre
         array([[2., 2.],
                [5., 5.]])
     """
-    _check_arrays(scores, labels, ("scores", "labels"))
+    like = scores
+    scores, labels = _checked_arrays(scores, labels, ("scores", "labels"))
     batched = _paint_is_batched(list(scores.shape), list(labels.shape), spatial_dims)
     spatial = list(labels.shape[1:] if batched else labels.shape)
     labels_2d = labels.reshape(-1, math.prod(spatial)) if batched else labels.reshape(1, -1)
     leading, n = list(scores.shape[:-1]), int(scores.shape[-1])
     grouped = scores.reshape(labels_2d.shape[0], -1, n)
-    threads = _kernels.num_threads(num_threads)
+    threads = _kernels.check_threads(num_threads)
     if is_torch(scores):
         from midgrain.ops import torch_library
 
         return torch_library.paint(grouped, labels_2d, threads).reshape([*leading, *spatial])
-    grouped_np, labels_np = as_numpy_pair(grouped, labels_2d, ("scores", "labels"))
-    return wrap_like(paint_numpy(grouped_np, labels_np, threads).reshape([*leading, *spatial]), scores)
+    return wrap_like(paint_numpy(grouped, labels_2d, threads).reshape([*leading, *spatial]), like)
 
 
 def pool_numpy(
-    values: npt.NDArray[Any], labels: npt.NDArray[Any], reduce: str, n: int, num_threads: int
+    values: npt.NDArray[Any], labels: npt.NDArray[Any], reduce: str, n: int, num_threads: int | None
 ) -> npt.NDArray[Any]:
     """`pool` on values [groups, planes, pixels] and labels [groups, pixels]."""
     source = _kernel_floats(values, "values")
     out = np.empty((*source.shape[:2], n), source.dtype)
-    _kernels.cpu.pool(source, _kernel_labels(labels), reduce, out, num_threads)
+    _kernels.cpu.pool(source, as_int32(labels, "labels"), reduce, out, _kernels.num_threads(num_threads))
     return out
 
 
-def paint_numpy(scores: npt.NDArray[Any], labels: npt.NDArray[Any], num_threads: int) -> npt.NDArray[Any]:
+def paint_numpy(scores: npt.NDArray[Any], labels: npt.NDArray[Any], num_threads: int | None) -> npt.NDArray[Any]:
     """`paint` on scores [groups, planes, n] and labels [groups, pixels]."""
     source = _kernel_floats(scores, "scores")
     out = np.empty((*source.shape[:2], labels.shape[1]), source.dtype)
-    _kernels.cpu.paint(source, _kernel_labels(labels), out, num_threads)
+    _kernels.cpu.paint(source, as_int32(labels, "labels"), out, _kernels.num_threads(num_threads))
     return out
 
 
@@ -144,33 +141,33 @@ def _kernel_floats(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     return np.ascontiguousarray(array, np.float32 if is_single else np.float64)
 
 
-def _kernel_labels(labels: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
-    if labels.dtype.itemsize >= 4 and labels.dtype != np.int32 and labels.size and abs(labels).max() >= 2**31:
-        raise ValueError("labels: expected values below 2^31")
-    return np.ascontiguousarray(labels, np.int32)
-
-
-def _check_arrays(first: Any, second: Any, names: tuple[str, str]) -> None:
+def _checked_arrays(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:
+    first, second = as_pair(first, second, names)
     for array, name in ((first, names[0]), (second, names[1])):
-        if not hasattr(array, "reshape") or not hasattr(array, "ndim"):
-            as_numpy(array, name)
-            raise TypeError(f"{name}: expected an array with reshape, got {type(array).__name__}")
         if 0 in array.shape:
             raise ValueError(f"{name}: expected no empty axis, got shape {list(array.shape)}")
-    if is_torch(first) != is_torch(second):
-        raise TypeError(
-            f"{names[0]}, {names[1]}: expected the same kind of array, got {type(first).__name__} and "
-            f"{type(second).__name__}"
-        )
+    return first, second
+
+
+def _count_labels(labels: Any) -> int:
+    """The largest label + 1."""
+    if is_torch(labels):
+        integer = not (labels.is_floating_point() or labels.is_complex() or str(labels.dtype) == "torch.bool")
+    else:
+        integer = labels.dtype.kind in "iu"
+    if not integer:
+        raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
+    # torch lacks max for some unsigned types.
+    largest = int((labels.long() if is_torch(labels) else labels).max())
+    if not 0 <= largest < 2**31 - 1:
+        raise ValueError(f"labels: expected values in 0 .. 2^31 - 2, got {largest}")
+    return largest + 1
 
 
 def _check_spatial_dims(spatial_dims: int | None, labels: list[int]) -> None:
-    if spatial_dims is not None and (spatial_dims not in (2, 3) or len(labels) - spatial_dims not in (0, 1)):
+    if spatial_dims is not None and len(labels) - check_int(spatial_dims, "spatial_dims", 2, 3) not in (0, 1):
         raise ValueError(
-            f"spatial_dims: expected 2 or 3, of labels with one axis more at most, got {spatial_dims} for labels "
-            f"{labels}"
+            f"spatial_dims: expected labels with {spatial_dims} axes, or one more for a batch, got shape {labels}"
         )
     if len(labels) not in (2, 3, 4):
         raise ValueError(f"labels: expected [H, W], [T, H, W] or a batch of these, got shape {labels}")

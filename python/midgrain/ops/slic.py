@@ -10,15 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_numpy, is_torch, wrap_like
-from midgrain.ops.checks import check_int, check_positive, check_real_dtype, check_spacing
+from midgrain.ops.arrays import as_numpy, is_torch, require_dense, wrap_like
+from midgrain.ops.checks import (
+    as_float32,
+    as_int32,
+    check_int,
+    check_positive,
+    check_ranges,
+    check_real_dtype,
+    check_sequence,
+    check_spacing,
+)
 
 __all__ = ["enforce_connectivity", "max_superpixels", "min_superpixel_size", "slic", "slic_numpy"]
 
 
 def slic(
     features: Any,
-    weights: Sequence[float],
+    weights: Sequence[float] | npt.NDArray[Any],
     n_segments: int,
     *,
     max_num_iter: int = 10,
@@ -63,58 +72,68 @@ def slic(
         >>> import numpy as np, midgrain as mg
         >>> depth = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 1, 64, 64)
         >>> labels, counts = mg.ops.slic(depth, [0.5], n_segments=16)
-        >>> labels.shape, labels.max() + 1 == counts[0]
+        >>> labels.shape, int(labels.max()) + 1 == int(counts[0])
         ((1, 64, 64), True)
     """
-    if isinstance(weights, str) or not isinstance(weights, Sequence | np.ndarray):
-        raise TypeError(f"weights: expected a sequence of numbers, got {type(weights).__name__}")
-    if not hasattr(features, "ndim") or not hasattr(features, "shape"):
-        raise TypeError(f"features: expected an array (numpy, torch, ...), got {type(features).__name__}")
-    if features.ndim not in (4, 5):
-        raise ValueError(f"features: expected [B, C, Y, X] or [B, C, Z, Y, X], got shape {list(features.shape)}")
-    shape = [int(n) for n in features.shape]
+    array = features
+    if is_torch(features):
+        require_dense(features, "features")
+    else:
+        array = as_numpy(features, "features")
+    if array.ndim not in (4, 5):
+        raise ValueError(f"features: expected [B, C, Y, X] or [B, C, Z, Y, X], got shape {list(array.shape)}")
+    shape = [int(n) for n in array.shape]
     channels, dims = shape[1], shape[2:]
     if min(shape) < 1:
         raise ValueError(f"features: expected no empty axis, got shape {shape}")
     if channels > _kernels.cpu.MAX_CHANNELS:
         raise ValueError(f"features: expected 1 .. {_kernels.cpu.MAX_CHANNELS} channels, got {channels}")
-    if len(weights) != channels:
-        raise ValueError(f"weights: expected one per channel ({channels}), got {len(weights)}")
-    values = [check_positive(weight, "weights") for weight in weights]
+    values = [
+        check_positive(weight, "weights")
+        for weight in check_sequence(weights, "weights", channels, "number per channel")
+    ]
     pixels = math.prod(dims)
     check_int(n_segments, "n_segments", 1, pixels)
     check_int(max_num_iter, "max_num_iter", 1, 1_000_000)
     check_positive(min_size_factor, "min_size_factor", zero=True)
-    flat_ranges = None
-    if ranges is not None:
-        if len(ranges) != channels:
-            raise ValueError(f"ranges: expected one (low, high) per channel ({channels}), got {len(ranges)}")
-        flat_ranges = [float(bound) for low_high in ranges for bound in low_high]
     min_size = min_superpixel_size(pixels, n_segments, min_size_factor) if enforce_connectivity else 0
     arguments = (
         values,
         int(n_segments),
         int(max_num_iter),
         list(check_spacing(spacing, len(dims))),
-        flat_ranges,
+        None if ranges is None else check_ranges(ranges, channels),
         min_size,
-        _kernels.num_threads(num_threads),
+        _kernels.check_threads(num_threads),
     )
     if is_torch(features):
         from midgrain.ops import torch_library
 
-        return torch_library.slic(features, *arguments)
-    labels, counts = slic_numpy(as_numpy(features, "features"), *arguments)
+        torch_labels, torch_counts = torch_library.slic(features, *arguments)
+        return torch_labels, torch_counts
+    labels, counts = slic_numpy(array, *arguments)
     return wrap_like(labels, features), wrap_like(counts, features)
 
 
 def min_superpixel_size(pixels: int, n_segments: int, min_size_factor: float) -> int:
     """Pieces below this number of pixels are merged away; at least 1, which merges nothing."""
-    return max(1, math.ceil(min_size_factor * pixels / n_segments))
+    return max(1, math.ceil(min(min_size_factor * pixels / n_segments, pixels)))
 
 
 def max_superpixels(pixels: int, n_segments: int, min_size_factor: float = 0.5) -> int:
-    """Upper bound of the number of connected superpixels per item, known before they are computed."""
+    """Upper bound of the number of connected superpixels per item, known before they are computed.
+
+    Args:
+        pixels: of one item.
+        n_segments: as given to `slic`.
+        min_size_factor: as given to `slic`.
+
+    Example:
+        >>> import midgrain as mg
+        >>> mg.ops.max_superpixels(224 * 224, 300)
+        597
+    """
+    check_int(n_segments, "n_segments", 1, check_int(pixels, "pixels", 1))
     return max(1, pixels // min_superpixel_size(pixels, n_segments, min_size_factor))
 
 
@@ -126,19 +145,18 @@ def slic_numpy(
     spacing: list[float],
     ranges: list[float] | None,
     min_size: int,
-    num_threads: int,
+    num_threads: int | None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """`slic` on checked arguments: spacing as (z, y, x), ranges flattened, min_size 0 for raw labels."""
     check_real_dtype(features, "features")
     shape = features.shape
-    volume = np.ascontiguousarray(features, np.float32).reshape(*shape[:2], -1, *shape[-2:])
+    volume = as_float32(features).reshape(*shape[:2], -1, *shape[-2:])
     labels = np.empty((shape[0], *volume.shape[2:]), np.int32)
     counts = np.empty(shape[0], np.int32)
     pairs = None if ranges is None else list(zip(ranges[::2], ranges[1::2], strict=True))
     z, y, x = spacing
-    _kernels.cpu.slic(
-        volume, weights, pairs, n_segments, max_num_iter, (z, y, x), min_size, labels, counts, num_threads
-    )
+    threads = _kernels.num_threads(num_threads)
+    _kernels.cpu.slic(volume, weights, pairs, n_segments, max_num_iter, (z, y, x), min_size, labels, counts, threads)
     return labels.reshape(shape[0], *shape[2:]), counts
 
 
@@ -150,7 +168,7 @@ def enforce_connectivity(labels: Any, min_size: int = 1, *, num_threads: int | N
     none is left. The result does not depend on the order of a scan.
 
     Args:
-        labels: int32 [B, Y, X] or [B, Z, Y, X], any values.
+        labels: integers [B, Y, X] or [B, Z, Y, X], any values that fit int32.
         min_size: in pixels; 1 (or 0) merges nothing.
         num_threads: see `slic`.
 
@@ -160,7 +178,7 @@ def enforce_connectivity(labels: Any, min_size: int = 1, *, num_threads: int | N
 
     Raises:
         TypeError: not an array of integers.
-        ValueError: the wrong rank, an empty axis, a negative `min_size`.
+        ValueError: the wrong rank, an empty axis, values beyond int32, a negative `min_size`.
 
     Example:
         >>> import numpy as np, midgrain as mg
@@ -169,15 +187,12 @@ def enforce_connectivity(labels: Any, min_size: int = 1, *, num_threads: int | N
         ([[[0, 0, 1], [2, 0, 0]]], [3])
     """
     array = as_numpy(labels, "labels")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"labels: expected integers, got dtype {array.dtype}")
+    narrow = as_int32(array, "labels")
     if array.ndim not in (3, 4) or array.size == 0:
         raise ValueError(f"labels: expected [B, Y, X] or [B, Z, Y, X] without empty axes, got shape {array.shape}")
-    check_int(min_size, "min_size", 0)
-    volume = np.ascontiguousarray(array, np.int32).reshape(array.shape[0], -1, *array.shape[-2:])
+    min_size = min(check_int(min_size, "min_size", 0), array.size)
+    volume = narrow.reshape(array.shape[0], -1, *array.shape[-2:])
     out = np.empty_like(volume)
     counts = np.empty(array.shape[0], np.int32)
-    _kernels.cpu.enforce_connectivity(volume, int(min_size), out, counts, _kernels.num_threads(num_threads))
+    _kernels.cpu.enforce_connectivity(volume, min_size, out, counts, _kernels.num_threads(num_threads))
     return wrap_like(out.reshape(array.shape), labels), wrap_like(counts, labels)
-
-

@@ -17,6 +17,8 @@ from midgrain.ops.slic import slic
 
 __all__ = ["slic_image"]
 
+# Below this, space has long ceased to matter and fixed point would be too coarse for the colours.
+_MIN_COMPACTNESS = 1e-4
 # Floats a little outside 0 .. 1 come from rounding when a normalisation was undone; more is another scale.
 _UNIT_TOLERANCE = 1e-3
 
@@ -89,16 +91,17 @@ def slic_image(
     if image is not None:
         colour = _channels_first(as_numpy(image, "image"), channel_axis)
         features.append(_colour_features(colour, convert2lab, threads, ranges))
-        weights += [check_positive(compactness, "compactness")] * len(ranges)
+        weights += [_check_compactness(compactness, "compactness")] * len(ranges)
     if gradient is not None:
         scaled = _gradient_feature(as_numpy(gradient, "gradient"))
         if features and scaled.shape[1:] != features[0].shape[1:]:
-            raise ValueError(
-                f"gradient: expected the image's shape {features[0].shape[1:]}, got {scaled.shape[1:]}"
-            )
-        features.append(scaled)
-        weights.append(check_positive(gradient_compactness, "gradient_compactness"))
-        ranges.append(GRADIENT_RANGE)
+            raise ValueError(f"gradient: expected the image's shape {features[0].shape[1:]}, got {scaled.shape[1:]}")
+        weight = _check_compactness(gradient_compactness, "gradient_compactness")
+        # A flat gradient says nothing; as a channel it would still change the rounding of the colours.
+        if not features or scaled.any():
+            features.append(scaled)
+            weights.append(weight)
+            ranges.append(GRADIENT_RANGE)
     stacked = np.concatenate(features)[None] if len(features) > 1 else features[0][None]
     check_int(n_segments, "n_segments", 1, math.prod(stacked.shape[2:]))
     check_int(start_label, "start_label", 0, 2**30)
@@ -151,14 +154,16 @@ def _colour_features(
     if convert2lab and channels != 3:
         raise ValueError(f"convert2lab: expected an RGB image (3 channels), got {channels} channels")
     check_finite(image, "image")
-    if convert2lab is None and channels == 3 or convert2lab:
+    if (convert2lab is None and channels == 3) or convert2lab:
         ranges += LAB_RANGES
-        return rgb_to_lab_numpy(_unit_rgb(image)[None], 1, threads)[0]
-    low, high = float(image.min()), float(image.max())
+        lab: npt.NDArray[np.float32] = rgb_to_lab_numpy(_unit_rgb(image)[None], 1, threads)[0]
+        return lab
     ranges += [(0.0, 1.0)] * channels
+    values = _unit_magnitude(image)
+    low, high = values.min(), values.max()
     if high == low:
         return np.zeros(image.shape, np.float32)
-    return ((image.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    return ((values - low) / (high - low)).astype(np.float32)
 
 
 def _unit_rgb(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -182,11 +187,24 @@ def _gradient_feature(gradient: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if gradient.ndim not in (2, 3) or gradient.size == 0:
         raise ValueError(f"gradient: expected [H, W] or [T, H, W] with at least one pixel, got shape {gradient.shape}")
     check_finite(gradient, "gradient")
-    values = gradient.astype(np.float32)
+    values = _unit_magnitude(gradient).astype(np.float32)
     low, high = values.min(), values.max()
     if high == low:
         return np.zeros((1, *values.shape), np.float32)
-    # Halves, so that the difference of extreme values stays finite.
-    half = np.float32(0.5)
-    scaled: npt.NDArray[np.float32] = (half * values - half * low) / (half * high - half * low) * np.float32(100)
+    scaled: npt.NDArray[np.float32] = (values - low) / (high - low) * np.float32(100)
     return scaled[None]
+
+
+def _unit_magnitude(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The array times a power of two, largest magnitude 0.5 .. 1: differences neither overflow nor vanish."""
+    values = array.astype(np.float64)
+    _, exponent = math.frexp(max(abs(float(values.min())), abs(float(values.max()))))
+    values *= math.ldexp(1.0, min(-exponent, 1000))
+    return values
+
+
+def _check_compactness(value: object, name: str) -> float:
+    compactness = check_positive(value, name)
+    if compactness < _MIN_COMPACTNESS:
+        raise ValueError(f"{name}: expected {_MIN_COMPACTNESS:g} or more, got {value}")
+    return compactness

@@ -1,6 +1,7 @@
 """The ops as torch custom operators `midgrain::...`, so that torch.compile, export and autograd know them.
 
 Importing this module registers them. Shapes here are the kernels' own; the public functions do the reshaping.
+The default number of threads is looked up when an op runs, not when it is compiled.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ Tensor = torch.Tensor
 _library = torch.library.Library("midgrain", "DEF")
 _library.define(
     "slic(Tensor features, float[] weights, int n_segments, int max_num_iter, float[] spacing, float[]? ranges, "
-    "int min_size, int num_threads) -> (Tensor labels, Tensor counts)"
+    "int min_size, int? num_threads) -> (Tensor labels, Tensor counts)"
 )
-_library.define("rgb_to_lab(Tensor rgb, int channel_axis, int num_threads) -> Tensor")
-_library.define("pool(Tensor values, Tensor labels, str reduce, SymInt n, int num_threads) -> Tensor")
-_library.define("paint(Tensor scores, Tensor labels, int num_threads) -> Tensor")
+_library.define("rgb_to_lab(Tensor rgb, int channel_axis, int? num_threads) -> Tensor")
+_library.define("pool(Tensor values, Tensor labels, str reduce, SymInt n, int? num_threads) -> Tensor")
+_library.define("paint(Tensor scores, Tensor labels, int? num_threads) -> Tensor")
 
 slic: Any = torch.ops.midgrain.slic
 rgb_to_lab: Any = torch.ops.midgrain.rgb_to_lab
@@ -39,17 +40,15 @@ def _slic_cpu(features: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(labels), torch.from_numpy(counts)
 
 
-def _rgb_to_lab_cpu(rgb: Tensor, channel_axis: int, num_threads: int) -> Tensor:
+def _rgb_to_lab_cpu(rgb: Tensor, channel_axis: int, num_threads: int | None) -> Tensor:
     return torch.from_numpy(rgb_to_lab_numpy(as_numpy(rgb, "rgb"), channel_axis, num_threads))
 
 
-def _pool_cpu(values: Tensor, labels: Tensor, reduce: str, n: int, num_threads: int) -> Tensor:
-    return torch.from_numpy(
-        pool_numpy(as_numpy(values, "values"), as_numpy(labels, "labels"), reduce, n, num_threads)
-    )
+def _pool_cpu(values: Tensor, labels: Tensor, reduce: str, n: int, num_threads: int | None) -> Tensor:
+    return torch.from_numpy(pool_numpy(as_numpy(values, "values"), as_numpy(labels, "labels"), reduce, n, num_threads))
 
 
-def _paint_cpu(scores: Tensor, labels: Tensor, num_threads: int) -> Tensor:
+def _paint_cpu(scores: Tensor, labels: Tensor, num_threads: int | None) -> Tensor:
     return torch.from_numpy(paint_numpy(as_numpy(scores, "scores"), as_numpy(labels, "labels"), num_threads))
 
 
@@ -78,18 +77,18 @@ def _slic_fake(features: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.register_fake("midgrain::rgb_to_lab")
-def _rgb_to_lab_fake(rgb: Tensor, channel_axis: int, num_threads: int) -> Tensor:
+def _rgb_to_lab_fake(rgb: Tensor, channel_axis: int, num_threads: int | None) -> Tensor:
     spatial = rgb.shape[2:] if channel_axis == 1 else rgb.shape[1:-1]
     return rgb.new_empty([rgb.shape[0], 3, *spatial], dtype=torch.float32)
 
 
 @torch.library.register_fake("midgrain::pool")
-def _pool_fake(values: Tensor, labels: Tensor, reduce: str, n: int, num_threads: int) -> Tensor:
+def _pool_fake(values: Tensor, labels: Tensor, reduce: str, n: int, num_threads: int | None) -> Tensor:
     return values.new_empty([*values.shape[:2], n], dtype=_kernel_dtype(values.dtype))
 
 
 @torch.library.register_fake("midgrain::paint")
-def _paint_fake(scores: Tensor, labels: Tensor, num_threads: int) -> Tensor:
+def _paint_fake(scores: Tensor, labels: Tensor, num_threads: int | None) -> Tensor:
     return scores.new_empty([*scores.shape[:2], labels.shape[1]], dtype=_kernel_dtype(scores.dtype))
 
 
@@ -118,9 +117,7 @@ def _pool_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Non
         ties = pool(hit, labels, "sum", ctx.n, threads)
         result = paint(gradient / ties.clamp(min=1), labels, threads) * hit
     else:
-        raise NotImplementedError(
-            f"pool(reduce={ctx.reduce!r}) is not differentiable; mean, sum, max and min are"
-        )
+        raise NotImplementedError(f"pool(reduce={ctx.reduce!r}) is not differentiable; mean, sum, max and min are")
     return result.to(ctx.values_dtype), None, None, None, None
 
 

@@ -66,9 +66,7 @@ class Superpixels:
             if choice not in _SOURCES:
                 raise ValueError(f"superpixels: expected one of {', '.join(_SOURCES)}, got {choice!r}")
         elif not isinstance(choice, Tensor | np.ndarray) and not callable(choice):
-            raise TypeError(
-                f"superpixels: expected a name, labels or a callable, got {type(choice).__name__}"
-            )
+            raise TypeError(f"superpixels: expected a name, labels or a callable, got {type(choice).__name__}")
         self.choice = choice
         self.options = options
 

@@ -71,9 +71,7 @@ class SWAG(Explainer):
         std: Sequence[float] | None = None,
     ):
         super().__init__(model, mean=mean, std=std)
-        options = SlicOptions(
-            n_segments, compactness, gradient_compactness, max_num_iter, spacing, min_size_factor
-        )
+        options = SlicOptions(n_segments, compactness, gradient_compactness, max_num_iter, spacing, min_size_factor)
         self.superpixels = Superpixels(superpixels, options)
         self.scorer = make_scorer(scorer)
         if reduce not in ops.REDUCTIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -35,11 +36,15 @@ def make_scorer(scorer: str | Scorer | ScorerFunction, **options: Any) -> Scorer
     if isinstance(scorer, str):
         if scorer not in SCORERS:
             raise ValueError(f"scorer: expected one of {', '.join(SCORERS)} or a callable, got {scorer!r}")
-        return SCORERS[scorer][0](**options)
+        factory = SCORERS[scorer][0]
+        unknown = options.keys() - inspect.signature(factory).parameters.keys()
+        if unknown:
+            raise TypeError(f"scorer {scorer!r} has no option {', '.join(sorted(unknown))}")
+        return factory(**options)
     if options:
         raise TypeError(f"scorer: options {', '.join(options)} go with a scorer's name only")
-    if isinstance(scorer, Scorer):
+    if isinstance(scorer, Scorer) and not isinstance(scorer, type):
         return scorer
-    if callable(scorer):
+    if callable(scorer) and not isinstance(scorer, type):
         return CallableScorer(scorer)
     raise TypeError(f"scorer: expected a name or a callable (model, x, target), got {type(scorer).__name__}")

@@ -45,7 +45,8 @@ class CallableScorer:
     def score(self, model: Any, x: Tensor, target: Target) -> Score:
         """Calls the function with the resolved classes and checks what comes back."""
         result = driver.forward(model, x, target)
-        values = self.function(model, x, target if result.target is None else result.target)
+        # A copy: what the function does to its input is not done to the caller's.
+        values = self.function(model, x.detach().clone(), target if result.target is None else result.target)
         if not isinstance(values, Tensor):
             raise TypeError(f"scorer: expected it to return a tensor, got {type(values).__name__}")
         expected = [x.shape[0], *x.shape[2:]]

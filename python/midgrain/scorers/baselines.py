@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,8 +35,8 @@ class Sobel(_Baseline):
     def map(self, x: Tensor) -> Tensor:
         """[B, C, *S] -> float32 [B, *S]."""
         grey = x.detach().float().mean(1)
-        smooth = torch.tensor([1.0, 2.0, 1.0], device=x.device)
-        difference = torch.tensor([1.0, 0.0, -1.0], device=x.device)
+        smooth = grey.new_tensor([1.0, 2.0, 1.0])
+        difference = grey.new_tensor([1.0, 0.0, -1.0])
         along_x = torch.outer(smooth, difference)
         kernels = torch.stack([along_x, along_x.T])[:, None]
         frames = F.pad(grey.reshape(-1, 1, *grey.shape[-2:]), (1, 1, 1, 1), mode="replicate")
@@ -48,9 +49,9 @@ class _Seeded(_Baseline):
     """Random, but the same for the same picture and seed, alone or in any batch."""
 
     def __init__(self, seed: int = 0):
-        if isinstance(seed, bool) or not isinstance(seed, int):
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
             raise TypeError(f"seed: expected an int, got {type(seed).__name__}")
-        self.seed = seed
+        self.seed = int(seed)
 
     def map(self, x: Tensor) -> Tensor:
         """[B, C, *S] -> float32 [B, *S]."""
@@ -71,7 +72,7 @@ class Noise(_Seeded):
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """One map of this shape."""
-        return torch.rand(shape, generator=generator)
+        return torch.rand(shape, generator=generator, dtype=torch.float32)
 
 
 class RandomPoint(_Seeded):
@@ -99,7 +100,7 @@ class Constant(_Baseline):
 
     def map(self, x: Tensor) -> Tensor:
         """[B, C, *S] -> float32 [B, *S]."""
-        values = torch.full((x.shape[0], x[0, 0].numel()), 0.9, device=x.device)
+        values = torch.full((x.shape[0], x[0, 0].numel()), 0.9, device=x.device, dtype=torch.float32)
         values[:, -1] = 0.0
         values[:, 0] = 1.0
         return values.reshape(x.shape[0], *x.shape[2:])

@@ -20,8 +20,9 @@ __all__ = ["Guided"]
 _aten = torch.ops.aten
 
 _RELU_NODES = ("ReluBackward", "ThresholdBackward", "HardtanhBackward")
-# Nodes that run other operators inside: in-place work on views, compiled TorchScript.
-_OPAQUE_NODES = ("CopySlices", "DifferentiableGraphBackward")
+# Nodes that run other operators inside: in-place work on views, compiled TorchScript, custom functions of C++.
+# Their names come with a namespace, "torch::autograd::CopySlices".
+_OPAQUE_NODES = ("CopySlices", "DifferentiableGraphBackward", "CppNode")
 
 
 class Guided:
@@ -55,26 +56,29 @@ class _Count:
     def __init__(self) -> None:
         self.met = 0
 
-    def guide(self, scores: Tensor) -> AbstractContextManager[Any]:
-        """The context to run the backward pass of `scores` in.
+    def guide(self, score: Tensor) -> AbstractContextManager[Any]:
+        """The context to run the backward pass of `score` in.
 
         Hooks on the ReLUs' graph nodes cost next to nothing and work on whichever thread runs the backward pass.
         Nodes that hide operators (checkpointing, custom functions) need every operator looked at instead.
         """
-        nodes = list(_graph(scores))
-        if any(isinstance(node, BackwardCFunction) or node.name().startswith(_OPAQUE_NODES) for node in nodes):
+        nodes = list(_graph(score))
+        if any(_is_opaque(node) for node in nodes):
             return _GuidedOperators(self)
         return self._guided_nodes([node for node in nodes if node.name().startswith(_RELU_NODES)])
 
     @contextmanager
     def _guided_nodes(self, relus: list[Any]) -> Iterator[None]:
-        self.met += len(relus)
-        handles = [relu.register_prehook(_positive_part) for relu in relus]
+        handles = [relu.register_prehook(self._positive_part) for relu in relus]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _positive_part(self, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        self.met += 1
+        return tuple(None if gradient is None else gradient.clamp(min=0) for gradient in gradients)
 
 
 class _GuidedOperators(TorchDispatchMode):
@@ -83,7 +87,7 @@ class _GuidedOperators(TorchDispatchMode):
     _BACKWARDS = frozenset({_aten.threshold_backward.default, _aten.hardtanh_backward.default})
 
     def __init__(self, count: _Count) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = count
 
     def __torch_dispatch__(
@@ -95,14 +99,14 @@ class _GuidedOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _positive_part(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(None if gradient is None else gradient.clamp(min=0) for gradient in gradients)
+def _is_opaque(node: Any) -> bool:
+    return isinstance(node, BackwardCFunction) or any(name in node.name() for name in _OPAQUE_NODES)
 
 
-def _graph(scores: Tensor) -> Iterator[Any]:
-    """Every node of the autograd graph behind `scores`, once."""
-    seen = {scores.grad_fn}
-    stack = [scores.grad_fn]
+def _graph(score: Tensor) -> Iterator[Any]:
+    """Every node of the autograd graph behind `score`, once."""
+    seen = {score.grad_fn}
+    stack = [score.grad_fn]
     while stack:
         node: Any = stack.pop()
         yield node

@@ -1,0 +1,5 @@
+"""`python -m midgrain`."""
+
+from midgrain.cli import main
+
+main()

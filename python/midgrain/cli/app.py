@@ -1,0 +1,43 @@
+"""The commands; each lives in a file of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from midgrain.cli.demo import demo
+from midgrain.cli.explain import explain
+from midgrain.cli.info import info, list_methods
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="midgrain",
+    help="Which regions made the network say that?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo)
+app.command()(explain)
+app.command("methods")(list_methods)
+app.command()(info)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from midgrain import __version__
+
+        typer.echo(f"midgrain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fast, region-based visual explanations of PyTorch image and video models."""

