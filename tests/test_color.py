@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from oracles.color import rgb_to_lab as oracle
 from skimage.color import rgb2lab
 
 import midgrain as mg
+from oracles.color import rgb_to_lab as oracle
 
 
 def to_lab(pixels, **options):

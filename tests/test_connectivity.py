@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
-from oracles.connectivity import connect
 from skimage.measure import label as connected_components
 
 import midgrain as mg
+from oracles.connectivity import connect
 
 # Few values, so that there are many small pieces and many ties.
 random_labels = st.one_of(

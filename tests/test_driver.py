@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import midgrain as mg
 from models_for_tests import batch_for, seeded, tiny_net
+from models_for_tests import one_thread as one_thread
 
 METHODS = tuple(mg.methods())
 SWAGS = ("swag-i", "swag-ig", "swag-g")
@@ -345,7 +346,7 @@ def test_targets(name, target, expected) -> None:
         (np.array(["a", "b"]), TypeError, "target: .* got ndarray"),
         ({0: 1}, TypeError, "target: .* got dict"),
         ([None, 1], TypeError, "target: .* got list"),
-        (object(), TypeError, "target: .* got object"),
+        (..., TypeError, "target: .* got ellipsis"),
     ],
     ids=lambda value: repr(value)[:30] if not isinstance(value, type) else value.__name__,
 )

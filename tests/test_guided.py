@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import midgrain as mg
 from models_for_tests import batch_for, relative_deviation, seeded, tiny_net
+from models_for_tests import one_thread as one_thread
 from oracles.guided import guided_gradient, guided_map
 
 TOLERANCE = 1e-6
@@ -196,6 +197,14 @@ def test_a_relu_that_the_input_does_not_pass_does_not_count() -> None:
 
     with pytest.raises(ValueError, match="no ReLU"):
         mg.explainer("guided", PositiveScale())(batch_for())
+
+
+def test_a_graph_that_the_model_keeps_is_left_as_it_was() -> None:
+    weight = nn.Parameter(torch.tensor([-1.0, 2.0, 3.0]))
+    kept = F.relu(weight)
+    mg.explainer("guided", lambda x: F.relu(x).mean((2, 3)) * kept)(batch_for())
+    (-kept.sum()).backward()
+    assert weight.grad.tolist() == [0.0, -1.0, -1.0]
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from oracles import pool as oracle
 from scipy import ndimage
 
 import midgrain as mg
+from oracles import pool as oracle
 
 REDUCTIONS = mg.ops.REDUCTIONS
 DIFFERENTIABLE = ("mean", "sum", "max", "min")
@@ -257,7 +257,9 @@ PAINT_SHAPES = [
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_shapes_of_paint(scores_shape, labels_shape, spatial_dims, batched, library, rng):
     scores, labels = rng.standard_normal(scores_shape), rng.integers(0, 5, labels_shape)
-    expected = np.stack([s[..., own] for s, own in zip(scores, labels, strict=True)]) if batched else scores[..., labels]
+    expected = (
+        np.stack([s[..., own] for s, own in zip(scores, labels, strict=True)]) if batched else scores[..., labels]
+    )
     if library == "torch":
         scores, labels = torch.from_numpy(scores), torch.from_numpy(labels)
     result = mg.paint(scores, labels, spatial_dims=spatial_dims)

@@ -11,6 +11,7 @@ from torch import nn
 import midgrain as mg
 from midgrain.scorers import SCORERS, make_scorer
 from models_for_tests import SPATIAL, batch_for, relative_deviation, tiny_net
+from models_for_tests import one_thread as one_thread
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["images", "clips"])
 BASELINES = ("sobel", "noise", "centre", "random-point", "constant")

@@ -154,9 +154,7 @@ class TestGradient:
     def test_vanishing_float32_gradients_still_count(self, slope):
         step = (slope > np.median(slope)).astype(np.float32)
         smallest = np.float32(1e-45)
-        np.testing.assert_array_equal(
-            mg.slic(None, 30, gradient=step * smallest), mg.slic(None, 30, gradient=step)
-        )
+        np.testing.assert_array_equal(mg.slic(None, 30, gradient=step * smallest), mg.slic(None, 30, gradient=step))
 
     @pytest.mark.parametrize("level", [0.0, -3.5, 1e30])
     def test_a_flat_gradient_changes_nothing(self, photo, level):

@@ -4,11 +4,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from oracles import slic as oracle
 from skimage.measure import label as connected_components
 
 import midgrain as mg
 from midgrain._kernels import _cpu
+from oracles import slic as oracle
 
 N_SEGMENTS = 200
 
@@ -172,6 +172,17 @@ def test_stopping_early_changes_nothing():
 def test_stopping_early_on_photographs(batch, num_threads):
     labels = [mg.ops.slic(batch, [10] * 3, N_SEGMENTS, max_num_iter=n, num_threads=num_threads)[0] for n in (200, 1000)]
     np.testing.assert_array_equal(*labels)
+
+
+@pytest.mark.parametrize("num_threads", [2, 3, 4])
+def test_stopping_early_waits_for_all_threads(num_threads):
+    # Nothing moves in the upper part after a few iterations, while the noise below is far from settled.
+    features = np.zeros((1, 1, 300, 130), np.float32)
+    features[..., 200:, :] = np.random.default_rng(0).random((100, 130))
+    options = {"max_num_iter": 200, "enforce_connectivity": False}
+    expected, _ = mg.ops.slic(features, [0.2], 40, num_threads=1, **options)
+    labels, _ = mg.ops.slic(features, [0.2], 40, num_threads=num_threads, **options)
+    np.testing.assert_array_equal(labels, expected)
 
 
 def test_an_image_is_a_volume_of_one_frame(batch):

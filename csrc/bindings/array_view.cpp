@@ -36,11 +36,18 @@ bool matches(dlpack::DataType type, ElementType element) {
     }
 }
 
+py::buffer_error refusal(const std::string& name, const py::error_already_set& error) {
+    return py::buffer_error(
+        name + ": the array refused to be shared through DLPack: " + py::cast<std::string>(py::str(error.value())));
+}
+
 std::int64_t device_type(py::handle object, const std::string& name) {
     try {
         return py::cast<std::pair<std::int64_t, std::int64_t>>(object.attr("__dlpack_device__")()).first;
     } catch (const py::cast_error&) {
         throw py::buffer_error(name + ": __dlpack_device__ did not return two integers");
+    } catch (py::error_already_set& error) {
+        throw refusal(name, error);
     }
 }
 
@@ -54,8 +61,7 @@ py::object request_capsule(py::handle object, const std::string& name) {
         }
         return object.attr("__dlpack__")();
     } catch (py::error_already_set& error) {
-        throw py::buffer_error(
-            name + ": the array refused to be shared through DLPack: " + py::cast<std::string>(py::str(error.value())));
+        throw refusal(name, error);
     }
 }
 

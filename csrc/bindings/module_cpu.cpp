@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cmath>
 #include <limits>
 #include <map>
 #include <optional>
@@ -87,9 +86,10 @@ void slic(py::handle features_in, const std::vector<double>& weights,
                                   "), got " + std::to_string(ranges->size()));
         }
         for (const auto& [low, high] : *ranges) {
-            if (!(low <= high) || !std::isfinite(low) || !std::isfinite(high)) {
-                throw py::value_error("ranges: expected finite low <= high, got (" + to_text(low) + ", " + to_text(high) +
-                                      ")");
+            constexpr double kLargest = std::numeric_limits<float>::max();
+            if (!(-kLargest <= low && low <= high && high <= kLargest)) {
+                throw py::value_error("ranges: expected finite low <= high, got (" + to_text(low) + ", " +
+                                      to_text(high) + ")");
             }
             limits.push_back({static_cast<float>(low), static_cast<float>(high)});
         }

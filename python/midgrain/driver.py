@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -226,6 +227,8 @@ def _finite(scores: Tensor) -> Tensor:
 def _class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
     if isinstance(target, int) and not 0 <= target < n_classes:
         raise ValueError(f"target: expected classes in 0 .. {n_classes - 1}, got {target}")
+    if isinstance(target, np.bool_):  # Older torch would take it for an integer.
+        raise TypeError("target: expected integers, got dtype torch.bool")
     try:
         classes = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -22,7 +22,7 @@ def connect(labels, min_size):
             links[own].add(choice)
             links[choice].add(own)
         union = _smallest_of_group(links)
-        piece = np.vectorize(lambda i: union.get(i, i), otypes=[np.int64])(piece)
+        piece = np.array([union.get(i, i) for i in piece.ravel().tolist()]).reshape(piece.shape)
     # Ids are first pixels, so their order is the raster order of first pixels.
     ids, inverse = np.unique(piece, return_inverse=True)
     return inverse.reshape(labels.shape).astype(np.int32), len(ids)

@@ -19,7 +19,7 @@ def pool(values, labels, n, reduce):
 
 
 def magnitude_exponent(values):
-    """k with every magnitude below 2^k; -1000 at least, 0 for zeros."""
+    """The least exponent with every magnitude below 2 to its power; -1000 at least, 0 for zeros."""
     largest = max(abs(v) for v in values)
     return max(math.frexp(largest)[1], -1000) if largest else 0
 

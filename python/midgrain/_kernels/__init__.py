@@ -32,7 +32,7 @@ def for_device(device: str) -> ModuleType:
     raise BackendUnavailableError(f"expected an array on the CPU or a CUDA device, got one on {device!r}")
 
 
-def check_threads(requested: int | None) -> int | None:
+def check_threads(requested: object) -> int | None:
     """What a caller passed as `num_threads`, checked and not above what the kernels take; None stays None.
 
     Raises:

@@ -15,13 +15,15 @@ import numpy.typing as npt
 
 from midgrain import _kernels
 
-__all__ = ["as_numpy", "as_pair", "is_torch", "require_dense", "wrap_like"]
+__all__ = ["as_float32", "as_int32", "as_numpy", "as_pair", "contiguous", "is_torch", "require_dense", "wrap_like"]
 
 Array = npt.NDArray[Any]
 
 # DLPack device types whose memory the host can read: CPU, pinned and managed CUDA memory.
 _HOST_DEVICES = (1, 3, 13)
 _CUDA_DEVICE = 2
+# NumPy before 2.1 does not hand read-only arrays (a Pillow picture, a memory map) to DLPack.
+_SHARES_READ_ONLY = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 
 
 def is_torch(array: object) -> bool:
@@ -47,8 +49,10 @@ def as_numpy(array: Any, name: str) -> Array:
         TypeError: it is no array (lists included), or its dtype is unknown to NumPy.
         BackendUnavailableError: it lies on a device without kernels.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got {type(array).__name__}")
     if isinstance(array, np.ndarray):
-        return array
+        return np.asarray(array)
     if is_torch(array):
         if array.device.type != "cpu":
             _kernels.for_device(array.device.type)
@@ -104,3 +108,28 @@ def as_pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:
             f"{type(second).__name__}"
         )
     return views[0], views[1]
+
+
+def contiguous(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The array as the kernels take it: C-contiguous, of this dtype, copied only where needed."""
+    result = np.ascontiguousarray(array, dtype)
+    if not result.flags.writeable and not _SHARES_READ_ONLY:
+        return result.copy()
+    return result
+
+
+def as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Contiguous float32. Values beyond float32 become infinite, which the kernels refuse."""
+    with np.errstate(over="ignore"):
+        return contiguous(array, np.float32)
+
+
+def as_int32(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int32]:
+    """Contiguous int32 of any integer array; a value that does not fit is refused, never wrapped around."""
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
+    if not np.can_cast(array.dtype, np.int32) and array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < -(2**31) or high >= 2**31:
+            raise ValueError(f"{name}: expected values that fit int32, got {low} .. {high}")
+    return contiguous(array, np.int32)

@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "as_float32",
-    "as_int32",
     "check_finite",
     "check_int",
     "check_positive",
@@ -23,11 +21,14 @@ __all__ = [
 ]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+# As tuples: torch.compile cannot follow `A | B` in isinstance in every torch release.
+_BOOLS = (bool, np.bool_)
+_SEQUENCES = (list, tuple, np.ndarray)
 
 
 def check_int(value: object, name: str, low: int, high: int | None = None) -> int:
     """An integer in low .. high."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
+    if isinstance(value, _BOOLS) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     number = int(value)
     if number < low or (high is not None and number > high):
@@ -37,9 +38,12 @@ def check_int(value: object, name: str, low: int, high: int | None = None) -> in
 
 
 def _check_real(value: object, name: str) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+    if isinstance(value, _BOOLS) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond all floats
+        return math.inf
 
 
 def check_positive(value: object, name: str, *, zero: bool = False) -> float:
@@ -52,7 +56,7 @@ def check_positive(value: object, name: str, *, zero: bool = False) -> float:
 
 def check_sequence(value: object, name: str, length: int, entry: str) -> Sequence[Any] | npt.NDArray[Any]:
     """A list, tuple or NumPy array of `length` entries; `entry` says in words what there is one of."""
-    if not isinstance(value, list | tuple | np.ndarray) or (isinstance(value, np.ndarray) and value.ndim == 0):
+    if not isinstance(value, _SEQUENCES) or (isinstance(value, np.ndarray) and value.ndim == 0):
         raise TypeError(f"{name}: expected one {entry} ({length}), got {type(value).__name__}")
     if len(value) != length:
         raise ValueError(f"{name}: expected one {entry} ({length}), got {len(value)}")
@@ -90,20 +94,3 @@ def check_finite(array: npt.NDArray[Any], name: str) -> None:
     """No NaN, no infinity."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
-
-
-def as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Contiguous float32. Values beyond float32 become infinite, which the kernels refuse."""
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, np.float32)
-
-
-def as_int32(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int32]:
-    """Contiguous int32 of any integer array; a value that does not fit is refused, never wrapped around."""
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
-    if not np.can_cast(array.dtype, np.int32) and array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < -(2**31) or high >= 2**31:
-            raise ValueError(f"{name}: expected values that fit int32, got {low} .. {high}")
-    return np.ascontiguousarray(array, np.int32)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_numpy, is_torch, require_dense, wrap_like
-from midgrain.ops.checks import as_float32, check_int
+from midgrain.ops.arrays import as_float32, as_numpy, contiguous, is_torch, require_dense, wrap_like
+from midgrain.ops.checks import check_int
 
 __all__ = ["GRADIENT_RANGE", "LAB_RANGES", "rgb_to_lab", "rgb_to_lab_numpy"]
 
@@ -62,7 +62,7 @@ def rgb_to_lab_numpy(rgb: npt.NDArray[Any], channel_axis: int, num_threads: int 
     channels_last = channel_axis != 1
     spatial = rgb.shape[1:-1] if channels_last else rgb.shape[2:]
     items, pixels = rgb.shape[0], int(np.prod(spatial))
-    source = np.ascontiguousarray(rgb) if rgb.dtype == np.uint8 else as_float32(rgb)
+    source = contiguous(rgb, np.uint8) if rgb.dtype == np.uint8 else as_float32(rgb)
     source = source.reshape((items, pixels, 3) if channels_last else (items, 3, pixels))
     lab = np.empty((items, 3, pixels), np.float32)
     _kernels.cpu.rgb_to_lab(source, lab, channels_last, _kernels.num_threads(num_threads))

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_pair, is_torch, wrap_like
-from midgrain.ops.checks import as_int32, check_int, check_real_dtype
+from midgrain.ops.arrays import as_int32, as_pair, contiguous, is_torch, wrap_like
+from midgrain.ops.checks import check_int, check_real_dtype
 
 __all__ = ["REDUCTIONS", "paint", "paint_numpy", "pool", "pool_numpy"]
 
@@ -138,7 +138,7 @@ def paint_numpy(scores: npt.NDArray[Any], labels: npt.NDArray[Any], num_threads:
 def _kernel_floats(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     check_real_dtype(array, name)
     is_single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
-    return np.ascontiguousarray(array, np.float32 if is_single else np.float64)
+    return contiguous(array, np.float32 if is_single else np.float64)
 
 
 def _checked_arrays(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:

@@ -10,10 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_numpy, is_torch, require_dense, wrap_like
+from midgrain.ops.arrays import as_float32, as_int32, as_numpy, is_torch, require_dense, wrap_like
 from midgrain.ops.checks import (
-    as_float32,
-    as_int32,
     check_int,
     check_positive,
     check_ranges,

@@ -163,7 +163,8 @@ def _colour_features(
     low, high = values.min(), values.max()
     if high == low:
         return np.zeros(image.shape, np.float32)
-    return ((values - low) / (high - low)).astype(np.float32)
+    unit: npt.NDArray[np.float32] = ((values - low) / (high - low)).astype(np.float32)
+    return unit
 
 
 def _unit_rgb(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
