@@ -30,10 +30,11 @@ def demo(
     loaded = load_model("demo")
     picture = open_picture(_photograph())
     explanations = {}
-    started = time.perf_counter()
+    seconds = []
     for method in _PANELS:
+        started = time.perf_counter()
         explanations[method], shown = explain_picture(picture, loaded, method, None, "cpu")
-    seconds = (time.perf_counter() - started) / len(_PANELS)
+        seconds.append(time.perf_counter() - started)
 
     table = Table(title="EfficientNet-Lite0 says", title_justify="left", box=None, pad_edge=False)
     table.add_column("class")
@@ -52,7 +53,8 @@ def demo(
         f'Which regions made the network say "{classes[0].label}"?',
     )
     write_whole(comparison_path, lambda file: figure.savefig(file, format="png", dpi=110))
-    console.print(f"{seconds:.2f} s per explanation", highlight=False)
+    # The first one also loads what torch loads lazily.
+    console.print(f"{min(seconds):.2f} s per explanation, the network's passes included", highlight=False)
     console.print(f"{overlay_path}\n{comparison_path}", highlight=False, markup=False, soft_wrap=True)
 
 
