@@ -13,11 +13,6 @@ import torch
 import producers
 from midgrain._kernels import _cpu
 
-# midgrain's public functions do without it there; the compiled functions depend on what NumPy exports.
-pytestmark = pytest.mark.skipif(
-    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy 2.0 has no versioned DLPack to test against"
-)
-
 
 def arguments(function):
     """Keyword arguments of one small call."""

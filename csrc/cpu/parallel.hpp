@@ -5,8 +5,8 @@
 #include <atomic>
 #include <barrier>
 #include <cstdint>
+#include <exception>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -56,8 +56,8 @@ void run_team(int wanted, Body&& body) {
                 body(*team, index);
             });
         }
-    } catch (const std::system_error&) {
-        // The threads that did start make up the team.
+    } catch (const std::exception&) {
+        // No more threads or memory to be had: those that did start make up the team.
     }
     team.emplace(static_cast<int>(others.size()) + 1);
     size = team->size();
