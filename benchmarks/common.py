@@ -7,7 +7,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,31 @@ def resized(photo: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(crop.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def milliseconds(calls: Sequence[Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median, fastest and slowest time of one call. The calls take turns, so no single input is learnt by heart."""
-    for call in calls:
-        call()
-    times = []
-    for _ in range(repeats):
-        for call in calls:
-            start = time.perf_counter()
-            call()
-            times.append((time.perf_counter() - start) * 1e3)
-    return {"median": statistics.median(times), "min": min(times), "max": max(times)}
+def pictures_or_clips(photos: Iterable[np.ndarray], frames: int, height: int, width: int) -> list[np.ndarray]:
+    """The photographs at this size; with more than one frame each is a slow pan, uint8 [T, H, W, 3]."""
+    pictures = []
+    for photo in photos:
+        wide = resized(photo, height, width + frames - 1)
+        clip = np.stack([wide[:, t : t + width] for t in range(frames)])
+        pictures.append(clip if frames > 1 else clip[0])
+    return pictures
+
+
+def race(contestants: Mapping[str, Sequence[Callable[[], Any]]], repeats: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of one call of each contestant: median, fastest and slowest.
+
+    A contestant is a list of calls, one per input. All contestants take turns on each input, so that a busy moment
+    of the machine hits them alike, and no single input is learnt by heart.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(repeats + 1):  # the first is a warm-up
+        for calls in zip(*contestants.values(), strict=True):
+            for name, call in zip(contestants, calls, strict=True):
+                start = time.perf_counter()
+                call()
+                if turn > 0:
+                    times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: {"median": statistics.median(t), "min": min(t), "max": max(t)} for name, t in times.items()}
 
 
 def environment() -> dict[str, Any]:

@@ -1,17 +1,18 @@
 """What does SWAG cost beyond the network's own forward and backward pass?
 
-Networks with random weights: their speed is that of trained ones.
+Real photographs; networks with random weights, whose speed is that of trained ones.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 
 import midgrain as mg
-from benchmarks.common import milliseconds, report
+from benchmarks.common import photographs, pictures_or_clips, race, report
 
 CASES = [
     ("ResNet-50, 224 x 224", torchvision.models.resnet50, (1, 3, 224, 224), 15),
@@ -20,11 +21,19 @@ CASES = [
 ]
 
 
+def normalised(picture: np.ndarray) -> torch.Tensor:
+    """uint8 [H, W, 3] or [T, H, W, 3] as a network's input [1, 3, (T,) H, W]."""
+    return (torch.from_numpy(picture).movedim(-1, 0)[None] / 255 - 0.45) / 0.225
+
+
 def row(case: str, network: Any, shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
     """Times of one network."""
     torch.manual_seed(0)
     model = network(weights=None).eval()
-    pictures = [torch.randn(shape) for _ in range(3)]
+    frames = shape[2] if len(shape) == 5 else 1
+    photos = list(photographs().values())[:3]
+    pictures = [normalised(picture) for picture in pictures_or_clips(photos, frames, *shape[-2:])]
+    assert all(x.shape == shape for x in pictures)
     swag, guided = mg.SWAG(model), mg.explainer("guided", model)
     for x in pictures:
         assert torch.equal(swag(x).target, model(x).argmax(1)), "another class was explained"
@@ -34,16 +43,15 @@ def row(case: str, network: Any, shape: tuple[int, ...], repeats: int) -> dict[s
         outputs = model(leaf)
         torch.autograd.grad(outputs.gather(1, outputs.argmax(1, keepdim=True)).sum(), leaf)
 
-    times = {
-        name: milliseconds([lambda x=x, call=call: call(x) for x in pictures], repeats)["median"]
-        for name, call in (("plain", forward_backward), ("guided", guided), ("swag", swag))
-    }
+    calls = {"plain": forward_backward, "guided": guided, "swag": swag}
+    times = race({name: [lambda x=x, call=call: call(x) for x in pictures] for name, call in calls.items()}, repeats)
+    plain, guided_ms, swag_ms = (times[name]["median"] for name in calls)
     return {
         "network": case,
-        "forward + backward [ms]": times["plain"],
-        "guided [ms]": times["guided"],
-        "swag-ig [ms]": times["swag"],
-        "swag-ig / plain": times["swag"] / times["plain"],
+        "forward + backward [ms]": plain,
+        "guided [ms]": guided_ms,
+        "swag-ig [ms]": swag_ms,
+        "swag-ig / plain": swag_ms / plain,
     }
 
 
