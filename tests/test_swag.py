@@ -502,3 +502,9 @@ def test_every_method_is_made_by_name(name) -> None:
 def test_unknown_methods_and_options(name, options, error, match) -> None:
     with pytest.raises(error, match=match):
         mg.explainer(name, tiny_net(), **options)
+
+
+@pytest.mark.parametrize("name", ["compactness", "gradient_compactness"])
+def test_a_compactness_too_small_names_itself(name) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: expected 0\.0001 or more, got 1e-06"):
+        mg.SWAG(nn.Identity(), **{name: 1e-6})

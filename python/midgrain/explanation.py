@@ -104,7 +104,7 @@ class Explanation:
             raise TypeError(f"colormap: expected a name, got {type(colormap).__name__}")
         if colormap not in colormaps:
             raise ValueError(f"colormap: Matplotlib has no colour map {colormap!r}")
-        heat = self.normalised()[i].cpu().numpy()
+        heat = min_max(self.heatmap[i : i + 1])[0].cpu().numpy()
         labels = self.segments[i].cpu().numpy() if contours and self.segments is not None else None
         if image is None:
             if self.image is None:

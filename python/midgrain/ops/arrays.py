@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from midgrain import _kernels
 
-__all__ = ["as_float32", "as_int32", "as_numpy", "as_pair", "contiguous", "is_torch", "require_dense", "wrap_like"]
+__all__ = [
+    "as_float32",
+    "as_int32",
+    "as_numpy",
+    "as_pair",
+    "contiguous",
+    "is_torch",
+    "require_dense",
+    "require_same_kind",
+    "wrap_like",
+]
 
 Array = npt.NDArray[Any]
 
@@ -89,6 +99,19 @@ def wrap_like(result: Array, like: Any) -> Any:
     return result
 
 
+def require_same_kind(first: Any, second: Any, names: tuple[str, str]) -> None:
+    """Refuses a torch tensor beside another kind of array.
+
+    Raises:
+        TypeError: one is a torch tensor and the other is not.
+    """
+    if is_torch(first) != is_torch(second):
+        raise TypeError(
+            f"{names[0]}, {names[1]}: expected the same kind of array, got {type(first).__name__} and "
+            f"{type(second).__name__}"
+        )
+
+
 def as_pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:
     """Both as dense torch tensors, or both as NumPy views; refuses a mixture, which hides mistakes about devices.
 
@@ -102,11 +125,7 @@ def as_pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:
             views.append(array)
         else:
             views.append(as_numpy(array, name))
-    if is_torch(first) != is_torch(second):
-        raise TypeError(
-            f"{names[0]}, {names[1]}: expected the same kind of array, got {type(first).__name__} and "
-            f"{type(second).__name__}"
-        )
+    require_same_kind(first, second, names)
     return views[0], views[1]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "check_compactness",
     "check_finite",
     "check_int",
     "check_positive",
@@ -20,6 +21,8 @@ __all__ = [
     "check_spacing",
 ]
 
+# Below this, space has long ceased to matter and fixed point would be too coarse for the colours.
+_MIN_COMPACTNESS = 1e-4
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 # As tuples: torch.compile cannot follow `A | B` in isinstance in every torch release.
 _BOOLS = (bool, np.bool_)
@@ -52,6 +55,14 @@ def check_positive(value: object, name: str, *, zero: bool = False) -> float:
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name}: expected a {'non-negative' if zero else 'positive'} finite number, got {value}")
     return number
+
+
+def check_compactness(value: object, name: str) -> float:
+    """A weight of colours or gradients against space that fixed point can follow."""
+    compactness = check_positive(value, name)
+    if compactness < _MIN_COMPACTNESS:
+        raise ValueError(f"{name}: expected {_MIN_COMPACTNESS:g} or more, got {value}")
+    return compactness
 
 
 def check_sequence(value: object, name: str, length: int, entry: str) -> Sequence[Any] | npt.NDArray[Any]:

@@ -10,15 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_numpy, is_torch, wrap_like
-from midgrain.ops.checks import check_finite, check_int, check_positive, check_real_dtype
+from midgrain.ops.arrays import as_numpy, require_same_kind, wrap_like
+from midgrain.ops.checks import check_compactness, check_finite, check_int, check_real_dtype
 from midgrain.ops.color import GRADIENT_RANGE, LAB_RANGES, rgb_to_lab_numpy
 from midgrain.ops.slic import slic
 
 __all__ = ["slic_image"]
 
-# Below this, space has long ceased to matter and fixed point would be too coarse for the colours.
-_MIN_COMPACTNESS = 1e-4
 # Floats a little outside 0 .. 1 come from rounding when a normalisation was undone; more is another scale.
 _UNIT_TOLERANCE = 1e-3
 
@@ -79,11 +77,8 @@ def slic_image(
     caller = gradient if image is None else image
     if caller is None:
         raise ValueError("image: expected an image, a gradient or both, got neither")
-    if image is not None and gradient is not None and is_torch(image) != is_torch(gradient):
-        raise TypeError(
-            f"image, gradient: expected the same kind of array, got {type(image).__name__} and "
-            f"{type(gradient).__name__}"
-        )
+    if image is not None and gradient is not None:
+        require_same_kind(image, gradient, ("image", "gradient"))
     threads = _kernels.num_threads(num_threads)
     features: list[npt.NDArray[np.float32]] = []
     weights: list[float] = []
@@ -91,12 +86,12 @@ def slic_image(
     if image is not None:
         colour = _channels_first(as_numpy(image, "image"), channel_axis)
         features.append(_colour_features(colour, convert2lab, threads, ranges))
-        weights += [_check_compactness(compactness, "compactness")] * len(ranges)
+        weights += [check_compactness(compactness, "compactness")] * len(ranges)
     if gradient is not None:
         scaled = _gradient_feature(as_numpy(gradient, "gradient"))
         if features and scaled.shape[1:] != features[0].shape[1:]:
             raise ValueError(f"gradient: expected the image's shape {features[0].shape[1:]}, got {scaled.shape[1:]}")
-        weight = _check_compactness(gradient_compactness, "gradient_compactness")
+        weight = check_compactness(gradient_compactness, "gradient_compactness")
         # A flat gradient says nothing; as a channel it would still change the rounding of the colours.
         if not features or scaled.any():
             features.append(scaled)
@@ -202,10 +197,3 @@ def _unit_magnitude(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     _, exponent = math.frexp(max(abs(float(values.min())), abs(float(values.max()))))
     values *= math.ldexp(1.0, min(-exponent, 1000))
     return values
-
-
-def _check_compactness(value: object, name: str) -> float:
-    compactness = check_positive(value, name)
-    if compactness < _MIN_COMPACTNESS:
-        raise ValueError(f"{name}: expected {_MIN_COMPACTNESS:g} or more, got {value}")
-    return compactness

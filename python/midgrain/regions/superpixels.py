@@ -13,7 +13,7 @@ from torch import Tensor
 
 from midgrain import _kernels, ops
 from midgrain.maps import min_max
-from midgrain.ops.checks import check_int, check_positive
+from midgrain.ops.checks import check_compactness, check_int, check_positive
 
 __all__ = ["Segmentation", "SlicOptions", "SuperpixelChoice", "Superpixels"]
 
@@ -52,8 +52,8 @@ class SlicOptions:
     def __post_init__(self) -> None:
         if self.n_segments is not None:
             check_int(self.n_segments, "n_segments", 1)
-        check_positive(self.compactness, "compactness")
-        check_positive(self.gradient_compactness, "gradient_compactness")
+        check_compactness(self.compactness, "compactness")
+        check_compactness(self.gradient_compactness, "gradient_compactness")
         check_int(self.max_num_iter, "max_num_iter", 1)
         check_positive(self.min_size_factor, "min_size_factor", zero=True)
 
