@@ -6,23 +6,35 @@
 #include <vector>
 
 #include "cpu/kernels.hpp"
-#include "cpu/slic_assign.hpp"
+#include "cpu/pixel_rows.hpp"
+#include "cpu/slic_tiles.hpp"
+#include "cpu/slic_wide_assign.hpp"
 
 namespace midgrain::cpu {
 namespace {
 
 struct Choice {
     std::string name;
-    const AssignVariant* assign;
+    const TileKernels* tiles;
+    const PixelKernels* pixels;
+    AssignWide assign_wide;
 };
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
         std::vector<Choice> found;
-#if defined(MIDGRAIN_HAS_AVX2)
-        if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &avx2::kAssign});
+#if defined(MIDGRAIN_HAS_X86_VARIANTS)
+        const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        if (avx512 && __builtin_cpu_supports("avx512vnni")) {
+            found.push_back(
+                {"avx512vnni", &avx512vnni::kTileKernels, &avx512vnni::kPixelKernels, avx512vnni::kAssignWide});
+        }
+        if (avx512) found.push_back({"avx512", &avx512::kTileKernels, &avx512::kPixelKernels, avx512::kAssignWide});
+        if (__builtin_cpu_supports("avx2"))
+            found.push_back({"avx2", &avx2::kTileKernels, &avx2::kPixelKernels, avx2::kAssignWide});
 #endif
-        found.push_back({"baseline", &baseline::kAssign});
+        found.push_back({"baseline", &baseline::kTileKernels, &baseline::kPixelKernels, baseline::kAssignWide});
         return found;
     }();
     return all;
@@ -53,6 +65,10 @@ void select_instruction_set(const std::string& name) {
     current() = &*found;
 }
 
-const AssignVariant& assign_variant() { return *current().load()->assign; }
+const TileKernels& tile_kernels() { return *current().load()->tiles; }
+
+const PixelKernels& pixel_kernels() { return *current().load()->pixels; }
+
+AssignWide assign_wide() { return current().load()->assign_wide; }
 
 }  // namespace midgrain::cpu

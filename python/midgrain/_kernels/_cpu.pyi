@@ -15,6 +15,22 @@ def slic(
     counts: Any,
     num_threads: int,
 ) -> None: ...
+def slic_pictures(
+    image: Any,
+    channels_last: bool,
+    scale: list[float],
+    offset: list[float],
+    gradient: Any,
+    weights: list[float],
+    n_segments: int,
+    max_num_iter: int,
+    spacing: list[float],
+    min_size: int,
+    labels: Any,
+    counts: Any,
+    num_threads: int,
+) -> None: ...
+def find_range(values: Any) -> tuple[float, float] | None: ...
 def slic_geometry(
     dims: tuple[int, int, int],
     n_segments: int,

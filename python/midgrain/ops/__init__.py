@@ -9,6 +9,7 @@ from midgrain.ops.color import GRADIENT_RANGE, LAB_RANGES, rgb_to_lab
 from midgrain.ops.pool import REDUCTIONS, paint, pool
 from midgrain.ops.slic import enforce_connectivity, max_superpixels, slic
 from midgrain.ops.slic_image import slic_image
+from midgrain.ops.slic_pictures import slic_pictures
 
 __all__ = [
     "GRADIENT_RANGE",
@@ -21,6 +22,7 @@ __all__ = [
     "rgb_to_lab",
     "slic",
     "slic_image",
+    "slic_pictures",
 ]
 
 if "torch" in sys.modules:  # Otherwise registered with the first tensor; NumPy users need not wait for torch.

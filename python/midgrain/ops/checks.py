@@ -13,6 +13,7 @@ import numpy.typing as npt
 __all__ = [
     "check_compactness",
     "check_finite",
+    "check_finite_numbers",
     "check_int",
     "check_positive",
     "check_ranges",
@@ -72,6 +73,16 @@ def check_sequence(value: object, name: str, length: int, entry: str) -> Sequenc
     if len(value) != length:
         raise ValueError(f"{name}: expected one {entry} ({length}), got {len(value)}")
     return value
+
+
+def check_finite_numbers(value: object, name: str, length: int, default: float) -> list[float]:
+    """`length` numbers that float32 holds; None stands for that many times the default."""
+    if value is None:
+        return [default] * length
+    entries = [_check_real(entry, name) for entry in check_sequence(value, name, length, "number per channel")]
+    if not all(-_FLOAT32_MAX <= number <= _FLOAT32_MAX for number in entries):
+        raise ValueError(f"{name}: expected finite numbers, got {entries}")
+    return entries
 
 
 def check_ranges(ranges: object, channels: int) -> list[float]:

@@ -15,8 +15,9 @@ from midgrain.ops.arrays import as_numpy
 from midgrain.ops.color import rgb_to_lab_numpy
 from midgrain.ops.pool import paint_numpy, pool_numpy
 from midgrain.ops.slic import slic_numpy
+from midgrain.ops.slic_pictures import slic_pictures_numpy
 
-__all__ = ["paint", "pool", "rgb_to_lab", "slic"]
+__all__ = ["paint", "pool", "rgb_to_lab", "slic", "slic_pictures"]
 
 Tensor = torch.Tensor
 
@@ -25,11 +26,17 @@ _library.define(
     "slic(Tensor features, float[] weights, int n_segments, int max_num_iter, float[] spacing, float[]? ranges, "
     "int min_size, int? num_threads) -> (Tensor labels, Tensor counts)"
 )
+_library.define(
+    "slic_pictures(Tensor? images, Tensor? gradient, int channel_axis, float[] std, float[] mean, float[] weights, "
+    "int n_segments, int max_num_iter, float[] spacing, int min_size, int? num_threads) "
+    "-> (Tensor labels, Tensor counts)"
+)
 _library.define("rgb_to_lab(Tensor rgb, int channel_axis, int? num_threads) -> Tensor")
 _library.define("pool(Tensor values, Tensor labels, str reduce, SymInt n, int? num_threads) -> Tensor")
 _library.define("paint(Tensor scores, Tensor labels, int? num_threads) -> Tensor")
 
 slic: Any = torch.ops.midgrain.slic
+slic_pictures: Any = torch.ops.midgrain.slic_pictures
 rgb_to_lab: Any = torch.ops.midgrain.rgb_to_lab
 pool: Any = torch.ops.midgrain.pool
 paint: Any = torch.ops.midgrain.paint
@@ -37,6 +44,13 @@ paint: Any = torch.ops.midgrain.paint
 
 def _slic_cpu(features: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     labels, counts = slic_numpy(as_numpy(features, "features"), *arguments)
+    return torch.from_numpy(labels), torch.from_numpy(counts)
+
+
+def _slic_pictures_cpu(images: Tensor | None, gradient: Tensor | None, *arguments: Any) -> tuple[Tensor, Tensor]:
+    pictures = None if images is None else as_numpy(images, "images")
+    maps = None if gradient is None else as_numpy(gradient, "gradient")
+    labels, counts = slic_pictures_numpy(pictures, maps, *arguments)
     return torch.from_numpy(labels), torch.from_numpy(counts)
 
 
@@ -58,6 +72,7 @@ def _refuse_cuda(*_: Any, **__: Any) -> Any:
 
 for _name, _kernel in (
     ("slic", _slic_cpu),
+    ("slic_pictures", _slic_pictures_cpu),
     ("rgb_to_lab", _rgb_to_lab_cpu),
     ("pool", _pool_cpu),
     ("paint", _paint_cpu),
@@ -74,6 +89,19 @@ def _kernel_dtype(dtype: torch.dtype) -> torch.dtype:
 def _slic_fake(features: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     labels = features.new_empty([features.shape[0], *features.shape[2:]], dtype=torch.int32)
     return labels, features.new_empty([features.shape[0]], dtype=torch.int32)
+
+
+@torch.library.register_fake("midgrain::slic_pictures")
+def _slic_pictures_fake(
+    images: Tensor | None, gradient: Tensor | None, channel_axis: int, *_: Any
+) -> tuple[Tensor, Tensor]:
+    if images is not None:
+        shape = [images.shape[0], *(images.shape[2:] if channel_axis == 1 else images.shape[1:-1])]
+        return images.new_empty(shape, dtype=torch.int32), images.new_empty([shape[0]], dtype=torch.int32)
+    assert gradient is not None
+    return gradient.new_empty(gradient.shape, dtype=torch.int32), gradient.new_empty(
+        [gradient.shape[0]], dtype=torch.int32
+    )
 
 
 @torch.library.register_fake("midgrain::rgb_to_lab")
