@@ -17,6 +17,7 @@ struct Choice {
     std::string name;
     const TileKernels* tiles;
     const PixelKernels* pixels;
+    UpdateCentres update_centres;
     AssignWide assign_wide;
 };
 
@@ -27,14 +28,18 @@ const std::vector<Choice>& choices() {
         const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
         if (avx512 && __builtin_cpu_supports("avx512vnni")) {
-            found.push_back(
-                {"avx512vnni", &avx512vnni::kTileKernels, &avx512vnni::kPixelKernels, avx512vnni::kAssignWide});
+            found.push_back({"avx512vnni", &avx512vnni::kTileKernels, &avx512vnni::kPixelKernels,
+                             avx512vnni::kUpdateCentres, avx512vnni::kAssignWide});
         }
-        if (avx512) found.push_back({"avx512", &avx512::kTileKernels, &avx512::kPixelKernels, avx512::kAssignWide});
+        if (avx512)
+            found.push_back(
+                {"avx512", &avx512::kTileKernels, &avx512::kPixelKernels, avx512::kUpdateCentres, avx512::kAssignWide});
         if (__builtin_cpu_supports("avx2"))
-            found.push_back({"avx2", &avx2::kTileKernels, &avx2::kPixelKernels, avx2::kAssignWide});
+            found.push_back(
+                {"avx2", &avx2::kTileKernels, &avx2::kPixelKernels, avx2::kUpdateCentres, avx2::kAssignWide});
 #endif
-        found.push_back({"baseline", &baseline::kTileKernels, &baseline::kPixelKernels, baseline::kAssignWide});
+        found.push_back({"baseline", &baseline::kTileKernels, &baseline::kPixelKernels, baseline::kUpdateCentres,
+                         baseline::kAssignWide});
         return found;
     }();
     return all;
@@ -66,6 +71,8 @@ void select_instruction_set(const std::string& name) {
 }
 
 const TileKernels& tile_kernels() { return *current().load()->tiles; }
+
+UpdateCentres update_centres() { return current().load()->update_centres; }
 
 const PixelKernels& pixel_kernels() { return *current().load()->pixels; }
 

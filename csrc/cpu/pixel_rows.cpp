@@ -16,13 +16,20 @@ namespace {
 
 void decode_bytes(const std::uint8_t* in, std::int64_t pixel_stride, std::int64_t channel_stride, std::int64_t n,
                   const float* table, float* const* out) {
-    for (int c = 0; c < 3; ++c) {
-        const std::uint8_t* __restrict values = in + c * channel_stride;
-        float* __restrict to = out[c];
-        if (pixel_stride == 1) {
-            for (std::int64_t i = 0; i < n; ++i) to[i] = table[values[i]];
-        } else {
-            for (std::int64_t i = 0; i < n; ++i) to[i] = table[values[3 * i]];
+    float* __restrict first = out[0];
+    float* __restrict second = out[1];
+    float* __restrict last = out[2];
+    if (pixel_stride == 1) {
+        for (std::int64_t i = 0; i < n; ++i) {
+            first[i] = table[in[i]];
+            second[i] = table[in[i + channel_stride]];
+            last[i] = table[in[i + 2 * channel_stride]];
+        }
+    } else {
+        for (std::int64_t i = 0; i < n; ++i) {
+            first[i] = table[in[3 * i]];
+            second[i] = table[in[3 * i + 1]];
+            last[i] = table[in[3 * i + 2]];
         }
     }
 }
@@ -60,12 +67,13 @@ template <class Visit>
 
 // core::cube_root.
 [[gnu::always_inline]] inline Float cube_root(Float x) {
-    Float y = (Float)(third((Unsigned)x) + 709921077u);
+    Float z = (Float)(1419967116u - third((Unsigned)x));
     for (int step = 0; step < 2; ++step) {
-        const Float cube = y * y * y;
-        y = y * ((cube + x + x) / (cube + cube + x));
+        const Float c = x * (z * z * z);
+        z = z * (1.5555556f - c * (0.7777778f - 0.22222222f * c));
     }
-    return y;
+    const Float y = x * (z * z);
+    return y - (y * y * y - x) * (z * z * 0.33333334f);
 }
 
 // core::lab_curve.

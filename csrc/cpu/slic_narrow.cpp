@@ -15,21 +15,6 @@ static_assert(3 * ((std::int64_t{1} << 27) + (std::int64_t{1} << 25)) << kSmalle
 
 using core::Dims;
 
-// Exact as long as numerator and denominator are integers below 2^53: a quotient that is no integer is then farther
-// from the next one than rounding can carry it.
-std::int64_t mean_half_up(std::int64_t total, std::int64_t n) {
-    constexpr std::int64_t kExact = std::int64_t{1} << 52;
-    const std::int64_t numerator = 2 * total + n;
-    if (numerator >= kExact || numerator <= -kExact || n >= kExact / 2) return core::divide_half_up(total, n);
-    const double quotient = static_cast<double>(numerator) / static_cast<double>(2 * n);
-    const auto whole = static_cast<std::int64_t>(quotient);
-    return whole - static_cast<std::int64_t>(static_cast<double>(whole) > quotient);
-}
-
-std::uint32_t pack_pair(std::int32_t even, std::int32_t odd) {
-    return (static_cast<std::uint32_t>(even) & 0xFFFFu) | static_cast<std::uint32_t>(odd) << 16;
-}
-
 // Largest s with magnitude * 2^s within int16.
 int headroom(std::int64_t magnitude) {
     int shift = 0;
@@ -49,7 +34,8 @@ NarrowClustering::NarrowClustering(const FeatureRows& rows, Dims dims, const cor
       max_num_iter_(max_num_iter),
       channels_(static_cast<int>(ranges.size())),
       count_(geometry.count()),
-      kernels_(tile_kernels()) {
+      kernels_(tile_kernels()),
+      update_centres_(update_centres()) {
     const int lanes = kernels_.lanes;
     grid_ = {dims, lanes, (channels_ + 1) / 2, (dims.x + lanes - 1) / lanes, (dims.y + kTileRows - 1) / kTileRows};
     const std::int64_t padded[3] = {dims.z, grid_.padded_y(), grid_.padded_x()};
@@ -105,8 +91,10 @@ NarrowClustering::NarrowClustering(const FeatureRows& rows, Dims dims, const cor
     auto* first = workspace.take<Worker>(workers);
     std::uninitialized_value_construct_n(first, workers);
     workers_ = {first, static_cast<std::size_t>(workers)};
+    sums_ = workspace.take<const std::int64_t*>(workers);
     for (Worker& worker : workers_) {
         worker.sums = workspace.take<std::int64_t>(count_ * grid_.sum_width());
+        sums_[&worker - first] = worker.sums;
         // The search writes whole vectors, and look-ups read whole tables.
         worker.candidates = workspace.take<std::int32_t>(room + kMaxGroup);
         std::fill_n(worker.candidates, room + kMaxGroup, 0);
@@ -294,54 +282,23 @@ void NarrowClustering::choose_key(const Team& team) {
 }
 
 void NarrowClustering::update(const Team& team, Share centres, Worker& worker) {
-    const std::int64_t width = grid_.sum_width();
-    std::fill_n(worker.drift, 3, 0);
-    for (std::int64_t k = centres.first; k < centres.last; ++k) {
-        std::int64_t n = 0;
-        for (int t = 0; t < team.size(); ++t) n += workers_[static_cast<std::size_t>(t)].sums[k * width];
-        moved_[k] = 0.0f;
-        if (n > 0) move_centre(team, k, n);
-        const Dims& cells = geometry_.cells;
-        const std::int64_t cell[3] = {k / (cells.y * cells.x), k / cells.x % cells.y, k % cells.x};
-        for (int a = 0; a < 3; ++a) {
-            const std::int32_t away = std::abs(centre_position_[a][k] - home_[a][cell[a]]);
-            worker.drift[a] = std::max(worker.drift[a], away);
-        }
-    }
-}
-
-// Centre k becomes the mean of its n members.
-void NarrowClustering::move_centre(const Team& team, std::int64_t k, std::int64_t n) {
-    const std::int64_t width = grid_.sum_width();
-    const auto mean = [&](std::int64_t column, int shift) {
-        std::int64_t total = 0;
-        for (int t = 0; t < team.size(); ++t) {
-            total += workers_[static_cast<std::size_t>(t)].sums[k * width + column];
-        }
-        // Stored features are exact multiples of 2^shift, and so are their sums.
-        return static_cast<std::int32_t>(mean_half_up(total >> shift, n));
-    };
-    std::int64_t square = 0, distance = 0;
+    UpdateCentresJob job{};
+    job.sums = sums_;
+    job.workers = team.size();
+    job.pairs = grid_.pairs;
+    job.width = grid_.sum_width();
+    job.key = key_;
+    job.cells = geometry_.cells;
     for (int a = 0; a < 3; ++a) {
-        const std::int32_t value = mean(1 + a, 0);
-        const std::int64_t step = value - centre_position_[a][k];
-        distance += step * step;
-        centre_position_[a][k] = value;
+        job.position[a] = centre_position_[a];
+        job.home[a] = home_[a];
     }
-    std::int32_t* centre = centre_features_ + k * 2 * grid_.pairs;
-    for (int c = 0; c < channels_; ++c) {
-        const std::int32_t value = mean(kSumHeader + c, key_.feature_shift);
-        const std::int64_t step = value - centre[c];
-        distance += step * step;
-        square += std::int64_t{value} * value;
-        centre[c] = value;
-    }
-    for (int p = 0; p < grid_.pairs; ++p) {
-        const int up = key_.coefficient_shift + 1;
-        coefficients_[k * grid_.pairs + p] = pack_pair(-(centre[2 * p] << up), -(centre[2 * p + 1] << up));
-    }
-    base_[k] = (static_cast<std::uint32_t>(square) + key_.offset) << key_.bits();
-    moved_[k] = std::sqrt(static_cast<float>(distance)) * 1.000001f;
+    job.features = centre_features_;
+    job.base = base_;
+    job.coefficients = coefficients_;
+    job.moved = moved_;
+    update_centres_(job, centres.first, centres.last);
+    std::copy_n(job.drift, 3, worker.drift);
 }
 
 // For every tile the cells whose centres may be within the window: those that started near enough, given how far

@@ -47,7 +47,6 @@ private:
     void choose_key(const Team& team);
     void count_cells(Share centres, Worker& worker);
     void update(const Team& team, Share centres, Worker& worker);
-    void move_centre(const Team& team, std::int64_t k, std::int64_t n);
     void find_reach(const Team& team, Worker& worker);
     AssignTilesJob job(const Worker& worker) const;
 
@@ -59,6 +58,7 @@ private:
     int channels_;
     std::int64_t count_;
     const TileKernels& kernels_;
+    UpdateCentres update_centres_;
     TileGrid grid_;
     KeyFormat key_{};
 
@@ -75,7 +75,8 @@ private:
     std::uint32_t* coefficients_;
     float* moved_;
     std::span<Worker> workers_;
-    std::byte* row_scratch_;  // per worker
+    const std::int64_t** sums_;  // of every worker
+    std::byte* row_scratch_;     // per worker
     std::int64_t row_scratch_bytes_;
 };
 

@@ -90,6 +90,23 @@ struct AssignTilesJob {
 // Assigns the tiles [first, last); returns whether a label changed.
 using AssignTiles = bool (*)(const AssignTilesJob& job, std::int64_t first, std::int64_t last);
 
+// Centres become the rounded means of their members (core::divide_half_up); an empty one stays.
+struct UpdateCentresJob {
+    const std::int64_t* const* sums;  // [workers]: [count, width]
+    int workers, pairs;
+    std::int64_t width;
+    KeyFormat key;
+    core::Dims cells;
+    std::int32_t* position[3];  // [count]
+    std::int32_t* features;     // [count, 2 pairs]
+    std::uint32_t* base;        // as in CentreTable
+    std::uint32_t* coefficients;
+    float* moved;
+    const std::int32_t* home[3];  // where a cell's centre started, per cell index
+    std::int32_t drift[3];        // out: how far one of these centres is from there at most
+};
+using UpdateCentres = void (*)(UpdateCentresJob& job, std::int64_t first, std::int64_t last);
+
 // One row of features, quantised (core::quantise) and spread over the tiles.
 struct PackRowJob {
     const float* values;  // [n]
@@ -113,20 +130,25 @@ struct TileKernels {
 
 namespace baseline {
 extern const TileKernels kTileKernels;
-}
+extern const UpdateCentres kUpdateCentres;
+}  // namespace baseline
 #if defined(MIDGRAIN_HAS_X86_VARIANTS)
 namespace avx2 {
 extern const TileKernels kTileKernels;
-}
+extern const UpdateCentres kUpdateCentres;
+}  // namespace avx2
 namespace avx512 {
 extern const TileKernels kTileKernels;
-}
+extern const UpdateCentres kUpdateCentres;
+}  // namespace avx512
 namespace avx512vnni {
 extern const TileKernels kTileKernels;
-}
+extern const UpdateCentres kUpdateCentres;
+}  // namespace avx512vnni
 #endif
 
 // The variant in use (see instruction_set()).
 const TileKernels& tile_kernels();
+UpdateCentres update_centres();
 
 }  // namespace midgrain::cpu
