@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
+from midgrain.ops.checks import check_real_dtype
 
 __all__ = [
     "as_float32",
+    "as_floats",
     "as_int32",
     "as_numpy",
     "as_pair",
@@ -141,6 +143,13 @@ def as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Contiguous float32. Values beyond float32 become infinite, which the kernels refuse."""
     with np.errstate(over="ignore"):
         return contiguous(array, np.float32)
+
+
+def as_floats(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Contiguous float32 for floats of up to 32 bits, else float64; complex, text and objects are refused."""
+    check_real_dtype(array, name)
+    is_single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    return contiguous(array, np.float32 if is_single else np.float64)
 
 
 def as_int32(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int32]:
