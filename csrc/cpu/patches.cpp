@@ -186,14 +186,17 @@ void extract_patches_backward(const T* patches, std::int64_t items, int channels
         for (std::int64_t volume = 0; volume < items * channels; ++volume) {
             const Share enlarged = team.share(rows, index);
             for (std::int64_t r = enlarged.first; r < enlarged.last; ++r) {
+                bool is_reached = false;
                 std::fill_n(sums, plan.x.extent, T{0});
                 plan.for_each_patch(volume / channels, volume % channels, channels, r / plan.y.extent,
                                     r % plan.y.extent, [&](std::int64_t row, std::int64_t offset) {
                                         const T* from = patches + row * grid.patch.x;
                                         for (std::int64_t x = 0; x < grid.patch.x; ++x) sums[offset + x] += from[x];
+                                        is_reached = true;
                                     });
                 T* out = narrowed.data() + r * dims.x;
                 std::fill_n(out, dims.x, T{0});
+                if (!is_reached) continue;
                 for (std::int64_t x = 0; x < plan.x.extent; ++x) {
                     const core::Tap<T>& tap = plan.x.taps[static_cast<std::size_t>(x)];
                     out[tap.low] += (1 - tap.weight) * sums[x];
