@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_floats, as_numpy, is_torch, require_dense, wrap_like
+from midgrain.ops.arrays import as_dense, as_floats, is_torch, wrap_like
 from midgrain.ops.checks import check_int, check_int_per_axis
 
 __all__ = [
@@ -77,7 +77,7 @@ def extract_patches(
         >>> patches.shape
         (1, 16, 3, 224, 320)
     """
-    array = _dense(images, "images")
+    array = as_dense(images, "images")
     shape = [int(n) for n in array.shape]
     if len(shape) not in (4, 5) or min(shape) < 1:
         raise ValueError(f"images: expected [B, C, Y, X] or [B, C, Z, Y, X] without empty axes, got shape {shape}")
@@ -138,7 +138,7 @@ def aggregate_patches(
         >>> mg.ops.aggregate_patches(maps, grid=(1, 2))
         array([[[1., 3., 8.]]])
     """
-    array = _dense(maps, "maps")
+    array = as_dense(maps, "maps")
     shape = [int(n) for n in array.shape]
     if len(shape) not in (4, 5) or min(shape) < 1:
         raise ValueError(f"maps: expected [B, n, Y, X] or [B, n, Z, Y, X] without empty axes, got shape {shape}")
@@ -218,13 +218,6 @@ def aggregate_patches_numpy(
     threads = _kernels.num_threads(num_threads)
     _kernels.cpu.aggregate_patches(_volume(source, 2), _triple(grid), _volume(out, 1), threads)
     return out
-
-
-def _dense(array: Any, name: str) -> Any:
-    if is_torch(array):
-        require_dense(array, name)
-        return array
-    return as_numpy(array, name)
 
 
 def _whole(cells: Sequence[int], grid: Sequence[int]) -> list[int]:
