@@ -29,7 +29,8 @@ __global__ void every_definition(const float* table, float* f, int* i, long long
     const Dims dims{n, n, n};
     i[10] = static_cast<int>(dims.size() + dims[1]);
     const PatchGrid grid{dims, dims, dims, dims, n, n};
-    f[4] = interpolate(f, linear_tap<float>(n, grid.patch.x, grid.size.x));
+    const Tap<float> tap = linear_tap<float>(n, grid.patch.x, grid.size.x);
+    f[4] = interpolate(f, tap) * weight_of(tap, n);
     i[11] = static_cast<int>(patches_extent(n, grid.patch.y, grid.cells.y) + last_map(n, n) - first_map(n, n));
 }
 """

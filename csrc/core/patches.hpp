@@ -4,8 +4,13 @@
 // floor(i * patch / cells + 1/2) on, the patch being `cells` map cells long, so that neighbours are one cell apart.
 // Patches are numbered in row-major order (z, y, x). Position e of the enlarged axis lies at
 // (2 e + 1) source / (2 size) - 1/2 of the source axis, pixel centres being integers there, clamped to the first and
-// last: linear interpolation without aligned corners. The position is exact; the weight is rounded once.
-// x is interpolated first, then y, then z. A constant image therefore stays that constant.
+// last: linear interpolation without aligned corners, low + weight (high - low). The position is an exact fraction; the
+// weight is rounded to float64 and then to the image's type. On a pixel it is that pixel. x is interpolated first, then
+// y, then z, each rounded to the image's type. A constant image therefore stays that constant.
+//
+// Adjoint, all in the patches' type and in ascending order: every enlarged position adds the patches that contain it;
+// every pixel then adds, along x, the positions interpolated from it times their weights, and after that those along z
+// and y times the product of their two weights.
 //
 // Aggregation: map i of cells m lies i cells into an axis of m + grid - 1 cells; every cell is the mean of the maps
 // that cover it, summed in float64 in the order of the patches, divided by their number and rounded once.
@@ -46,6 +51,12 @@ MIDGRAIN_HD T interpolate(T low, T high, T weight) {
 template <class T>
 MIDGRAIN_HD T interpolate(const T* row, const Tap<T>& tap) {
     return tap.low == tap.high ? row[tap.low] : interpolate(row[tap.low], row[tap.high], tap.weight);
+}
+
+// The weight of `pixel`, one of the two, in what is interpolated.
+template <class T>
+MIDGRAIN_HD T weight_of(const Tap<T>& tap, std::int64_t pixel) {
+    return pixel == tap.low ? T{1} - tap.weight : tap.weight;
 }
 
 // First pixel of patch i in the enlarged image.

@@ -63,8 +63,8 @@ void paint(const T* scores, const std::int32_t* labels, std::int64_t groups, std
 template <class T>
 void extract_patches(const core::FeatureRef<T>& images, const core::PatchGrid& grid, int threads, T* patches);
 
-// The adjoint: adds every patch, weighted as it was interpolated, to the pixels that it came from. Sums in T, in an
-// order that depends on the grid alone. patches as above; images [items, channels, dims], overwritten.
+// The adjoint: adds every patch, weighted as it was interpolated, to the pixels that it came from. patches as above;
+// images [items, channels, dims], overwritten. Works in the memory of one channel, enlarged along z and y.
 template <class T>
 void extract_patches_backward(const T* patches, std::int64_t items, int channels, core::Dims dims,
                               const core::PatchGrid& grid, int threads, T* images);

@@ -139,11 +139,6 @@ std::vector<Share> positions_of_pixels(const std::vector<core::Tap<T>>& taps, st
     return result;
 }
 
-template <class T>
-T weight_of(const core::Tap<T>& tap, std::int64_t pixel) {
-    return pixel == tap.low ? 1 - tap.weight : tap.weight;
-}
-
 }  // namespace
 
 template <class T>
@@ -199,8 +194,8 @@ void extract_patches_backward(const T* patches, std::int64_t items, int channels
                 if (!is_reached) continue;
                 for (std::int64_t x = 0; x < plan.x.extent; ++x) {
                     const core::Tap<T>& tap = plan.x.taps[static_cast<std::size_t>(x)];
-                    out[tap.low] += (1 - tap.weight) * sums[x];
-                    if (tap.high != tap.low) out[tap.high] += tap.weight * sums[x];
+                    out[tap.low] += core::weight_of(tap, tap.low) * sums[x];
+                    if (tap.high != tap.low) out[tap.high] += core::weight_of(tap, tap.high) * sums[x];
                 }
             }
             team.meet();
@@ -212,8 +207,8 @@ void extract_patches_backward(const T* patches, std::int64_t items, int channels
                 std::fill_n(out, dims.x, T{0});
                 for (std::int64_t ez = planes.first; ez < planes.last; ++ez) {
                     for (std::int64_t ey = lines.first; ey < lines.last; ++ey) {
-                        const T weight = weight_of(plan.z.taps[static_cast<std::size_t>(ez)], z) *
-                                         weight_of(plan.y.taps[static_cast<std::size_t>(ey)], y);
+                        const T weight = core::weight_of(plan.z.taps[static_cast<std::size_t>(ez)], z) *
+                                         core::weight_of(plan.y.taps[static_cast<std::size_t>(ey)], y);
                         const T* from = narrowed.data() + (ez * plan.y.extent + ey) * dims.x;
                         for (std::int64_t x = 0; x < dims.x; ++x) out[x] += weight * from[x];
                     }
