@@ -1,4 +1,6 @@
 // midgrain._kernels._cpu: checks what the kernels rely on, releases the GIL, calls. Allocates no array.
+#include "bindings/module_cpu.hpp"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -10,15 +12,11 @@
 #include <span>
 #include <string>
 
-#include "bindings/array_view.hpp"
 #include "core/color.hpp"
 #include "cpu/kernels.hpp"
 
 namespace midgrain::bindings {
 namespace py = pybind11;
-namespace {
-
-using Element = ElementType;
 
 core::Dims item_dims(const ArrayView& array, int first_axis) {
     const core::Dims dims{array.shape(first_axis), array.shape(first_axis + 1), array.shape(first_axis + 2)};
@@ -40,6 +38,10 @@ int check_threads(std::int64_t threads) {
     }
     return static_cast<int>(threads);
 }
+
+namespace {
+
+using Element = ElementType;
 
 std::string to_text(double value) { return py::cast<std::string>(py::repr(py::float_(value))); }
 
@@ -324,6 +326,7 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("pool", &pool, py::arg("values"), py::arg("labels"), py::arg("reduce"), py::arg("out"),
                py::arg("num_threads"));
     module.def("paint", &paint, py::arg("scores"), py::arg("labels"), py::arg("out"), py::arg("num_threads"));
+    bind_patches(module);
     module.def("available_instruction_sets", [] {
         const auto names = cpu::available_instruction_sets();
         return std::vector<std::string>(names.begin(), names.end());

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/array_ref.hpp"
+#include "core/patches.hpp"
 #include "core/pool.hpp"
 #include "core/slic.hpp"
 
@@ -77,6 +78,21 @@ void pool(const T* values, const std::int32_t* labels, std::int64_t groups, std:
 template <class T>
 void paint(const T* scores, const std::int32_t* labels, std::int64_t groups, std::int64_t planes, std::int64_t pixels,
            std::int64_t n, int threads, T* out);
+
+// images [items, channels, z, y, x]; patches [items, count, channels, patch z, y, x]. Definition: core/patches.hpp.
+template <class T>
+void extract_patches(const core::FeatureRef<T>& images, const core::PatchGrid& grid, int threads, T* patches);
+
+// The adjoint: adds every patch, weighted as it was interpolated, to the pixels that it came from. patches as above;
+// images [items, channels, dims], overwritten. Works in the memory of one channel, enlarged along z and y.
+template <class T>
+void extract_patches_backward(const T* patches, std::int64_t items, int channels, core::Dims dims,
+                              const core::PatchGrid& grid, int threads, T* images);
+
+// maps [items, patches of the grid, cells]; out [items, size]. A size other than cells + grid - 1 is interpolated to.
+template <class T>
+void aggregate_patches(const T* maps, std::int64_t items, core::Dims cells, core::Dims grid, core::Dims size,
+                       int threads, T* out);
 
 // Instruction sets that this build and this processor share, best first: "avx2", "baseline".
 std::span<const std::string> available_instruction_sets();

@@ -15,6 +15,7 @@ __all__ = [
     "check_finite",
     "check_finite_numbers",
     "check_int",
+    "check_int_per_axis",
     "check_positive",
     "check_ranges",
     "check_real_dtype",
@@ -83,6 +84,13 @@ def check_finite_numbers(value: object, name: str, length: int, default: float) 
     if not all(-_FLOAT32_MAX <= number <= _FLOAT32_MAX for number in entries):
         raise ValueError(f"{name}: expected finite numbers, got {entries}")
     return entries
+
+
+def check_int_per_axis(value: object, name: str, axes: int, low: int, high: int | None = None) -> list[int]:
+    """An integer in low .. high for each spatial axis; a single one stands for all of them."""
+    if isinstance(value, numbers.Integral):
+        return [check_int(value, name, low, high)] * axes
+    return [check_int(entry, name, low, high) for entry in check_sequence(value, name, axes, "int per spatial axis")]
 
 
 def check_ranges(ranges: object, channels: int) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_float32, as_numpy, contiguous, is_torch, require_dense, require_same_kind, wrap_like
+from midgrain.ops.arrays import as_dense, as_float32, contiguous, is_torch, require_same_kind, wrap_like
 from midgrain.ops.checks import (
     check_compactness,
     check_finite_numbers,
@@ -81,13 +81,9 @@ def slic_pictures(
         raise ValueError("images: expected images, a gradient or both, got neither")
     if images is not None and gradient is not None:
         require_same_kind(images, gradient, ("images", "gradient"))
-    for array, name in ((images, "images"), (gradient, "gradient")):
-        if is_torch(array):
-            require_dense(array, name)
     like = gradient if images is None else images
-    if not is_torch(like):
-        images = None if images is None else as_numpy(images, "images")
-        gradient = None if gradient is None else as_numpy(gradient, "gradient")
+    images = None if images is None else as_dense(images, "images")
+    gradient = None if gradient is None else as_dense(gradient, "gradient")
     if channel_axis not in (1, -1):
         raise ValueError(f"channel_axis: expected 1 or -1, got {channel_axis!r}")
     shape = _item_shape(images, gradient, channel_axis)
