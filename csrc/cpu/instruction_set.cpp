@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cpu/connectivity_rows.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/slic_assign.hpp"
 
@@ -14,15 +15,18 @@ namespace {
 struct Choice {
     std::string name;
     const AssignVariant* assign;
+    const RowsVariant* rows;
 };
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
         std::vector<Choice> found;
 #if defined(MIDGRAIN_HAS_AVX2)
-        if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &avx2::kAssign});
+        // Every processor with AVX2 also has these two; a hypervisor may hide them.
+        const bool bits = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+        if (__builtin_cpu_supports("avx2") && bits) found.push_back({"avx2", &avx2::kAssign, &avx2::kRows});
 #endif
-        found.push_back({"baseline", &baseline::kAssign});
+        found.push_back({"baseline", &baseline::kAssign, &baseline::kRows});
         return found;
     }();
     return all;
@@ -54,5 +58,7 @@ void select_instruction_set(const std::string& name) {
 }
 
 const AssignVariant& assign_variant() { return *current().load()->assign; }
+
+const RowsVariant& rows_variant() { return *current().load()->rows; }
 
 }  // namespace midgrain::cpu
