@@ -2,6 +2,7 @@
 #include "cpu/connectivity.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <new>
 #include <utility>
 
@@ -16,8 +17,10 @@ using core::Dims;
 constexpr std::int64_t kPixelsPerWorker = 8192;
 // Run numbers between those of two strips: room for an end mark and for what find_runs writes beyond.
 constexpr std::int64_t kGap = 16;
-// Workers that look for neighbours of small pieces: each needs a tally per run.
+// Workers that choose neighbours of small pieces: each needs a tally per run.
 constexpr int kMostChoosers = 4;
+// Small pieces that a worker takes at a time, and the number below which sharing them costs more than it brings.
+constexpr std::uint32_t kClaim = 16, kFew = 64;
 
 // Hands out arrays one after the other; with nullptr it only adds up their sizes.
 class Carver {
@@ -46,7 +49,6 @@ Connectivity::Connectivity(Dims dims, std::int64_t min_size, int workers)
       // No piece is larger than the item; one of its size has no neighbour to merge with.
       min_size_(static_cast<std::uint32_t>(std::min(min_size, dims.size()))),
       tallies_(static_cast<std::size_t>(std::min(workers, kMostChoosers))),
-      marks_(tallies_.size()),
       strips_(static_cast<std::size_t>(workers)) {
     table_.rows = dims.z * dims.y;
     table_.y = dims.y;
@@ -60,7 +62,7 @@ Connectivity::Connectivity(Dims dims, std::int64_t min_size, int workers)
         for (std::uint32_t** array : {&table_.first, &table_.parent, &size_, &next_, &pieces_, &small_, &choice_}) {
             *array = carver.take<std::uint32_t>(runs);
         }
-        for (Tally*& tallies : tallies_) tallies = carver.take<Tally>(runs);
+        for (std::uint64_t*& tallies : tallies_) tallies = carver.take<std::uint64_t>(runs);
         return carver.used();
     };
     memory_.reset(static_cast<std::byte*>(std::malloc(carve(nullptr))));
@@ -78,27 +80,37 @@ void Connectivity::run(Team& team, int index, const std::int32_t* labels, std::i
     strip.end = rows_variant().find_runs(table, strip.rows.first, strip.rows.last, strip.begin);
     measure(strip);
     team.meet();
-    if (index == 0) stitch(table, team.size());
-    team.meet();
-    // Strips of one chooser after the other share its tallies.
-    const int choosers = std::min(team.size(), static_cast<int>(tallies_.size()));
-    if (index < choosers) {
-        for (int s = 0; s < team.size(); ++s) {
-            const Strip& other = strips_[static_cast<std::size_t>(s)];
-            Tally* tallies = tallies_[static_cast<std::size_t>(index)];
-            std::for_each_n(pieces_ + other.begin, other.pieces, [&](std::uint32_t p) { tallies[p].mark = 0; });
-        }
-        marks_[static_cast<std::size_t>(index)] = 0;
-        for (int s = index; s < team.size(); s += choosers) {
-            Strip& own = strips_[static_cast<std::size_t>(s)];
-            list_small(own, pieces_ + own.begin, own.pieces);
-            choose(table, own, index);
-        }
+    std::uint32_t mark = 0;
+    const bool chooses = index < static_cast<int>(tallies_.size());
+    std::uint64_t* tallies = chooses ? tallies_[static_cast<std::size_t>(index)] : nullptr;
+    if (chooses) visit_pieces(team, [tallies](std::uint32_t piece) { tallies[piece] = 0; });
+    if (index == 0) {
+        stitch(team, table);
+        small_count_ = 0;
+        visit_pieces(team, [this](std::uint32_t piece) { small_[small_count_++] = piece; });
+        keep_small();
+        lead(team, table, mark);
     }
     team.meet();
-    if (index == 0) finish(table, team.size());
-    team.meet();
+    while (small_count_ > 0) {
+        if (chooses) choose_with_others(table, tallies, mark);
+        team.meet();
+        if (index == 0) {
+            merge();
+            lead(team, table, mark);
+        }
+        team.meet();
+    }
     rows_variant().fill(table, strip.begin, strip.end, size_, out);
+}
+
+// All strips' pieces in raster order.
+template <class Visit>
+void Connectivity::visit_pieces(const Team& team, Visit&& visit) const {
+    for (int s = 0; s < team.size(); ++s) {
+        const Strip& strip = strips_[static_cast<std::size_t>(s)];
+        for (std::uint32_t i = strip.begin; i < strip.begin + strip.pieces; ++i) visit(pieces_[i]);
+    }
 }
 
 // Points every run of the strip at its root, and collects the roots, their sizes and rings.
@@ -108,22 +120,21 @@ void Connectivity::measure(Strip& strip) {
     std::uint32_t count = 0;
     for (std::uint32_t run = strip.begin; run < strip.end; ++run) {
         const std::uint32_t root = parent[parent[run]];
-        const bool is_root = root == run;
         parent[run] = root;
-        size_[root] = (is_root ? 0 : size_[root]) + table_.first[run + 1] - table_.first[run];
-        const std::uint32_t after = is_root ? run : next_[root];
-        next_[root] = run;
-        next_[run] = after;
+        size_[run] = 0;
+        size_[root] += table_.first[run + 1] - table_.first[run];
+        next_[run] = run;
+        std::swap(next_[run], next_[root]);
         pieces[count] = run;
-        count += is_root;
+        count += root == run;
     }
     strip.pieces = count;
 }
 
 // Unites what touches across the strips.
-void Connectivity::stitch(const RunTable& table, int strips) {
-    if (strips == 1) return;
-    for (int s = 1; s < strips; ++s) {
+void Connectivity::stitch(const Team& team, const RunTable& table) {
+    if (team.size() == 1) return;
+    for (int s = 1; s < team.size(); ++s) {
         const Share rows = strips_[static_cast<std::size_t>(s)].rows;
         if (rows.first == rows.last) continue;
         if (rows.first % table.y != 0) rows_variant().unite_rows(table, rows.first - 1, rows.first);
@@ -132,33 +143,27 @@ void Connectivity::stitch(const RunTable& table, int strips) {
             rows_variant().unite_rows(table, row - table.y, row);
         }
     }
-    for (int s = 0; s < strips; ++s) {
-        const Strip& strip = strips_[static_cast<std::size_t>(s)];
-        std::for_each_n(pieces_ + strip.begin, strip.pieces, [&](std::uint32_t piece) {
-            const std::uint32_t root = core::find_root(table_.parent, piece);
-            if (root == piece) return;
-            size_[root] += size_[piece];
-            std::swap(next_[root], next_[piece]);
-        });
-    }
+    visit_pieces(team, [this](std::uint32_t piece) {
+        const std::uint32_t root = core::find_root(table_.parent, piece);
+        if (root == piece) return;
+        size_[root] += size_[piece];
+        std::swap(next_[root], next_[piece]);
+    });
 }
 
-// Those of the candidates that are pieces below the least size.
-void Connectivity::list_small(Strip& strip, const std::uint32_t* candidates, std::uint32_t count) {
-    std::uint32_t* small = small_ + strip.begin;
-    strip.small = 0;
-    for (std::uint32_t i = 0; i < count; ++i) {
-        const std::uint32_t piece = candidates[i];
-        small[strip.small] = piece;
-        strip.small += table_.parent[piece] == piece && size_[piece] < min_size_;
-    }
+// The choices of small_[first, first + count).
+void Connectivity::choose(const RunTable& table, std::uint32_t first, std::uint32_t count, std::uint64_t* tallies,
+                          std::uint32_t& mark) {
+    rows_variant().choose(table, next_, small_ + first, count, tallies, mark, choice_ + first);
+    mark += count;
 }
 
-void Connectivity::choose(const RunTable& table, const Strip& strip, int chooser) {
-    std::uint32_t& mark = marks_[static_cast<std::size_t>(chooser)];
-    rows_variant().choose(table, next_, small_ + strip.begin, strip.small, tallies_[static_cast<std::size_t>(chooser)],
-                          mark, choice_ + strip.begin);
-    mark += strip.small;
+void Connectivity::choose_with_others(const RunTable& table, std::uint64_t* tallies, std::uint32_t& mark) {
+    for (;;) {
+        const std::uint32_t first = claimed_.fetch_add(kClaim, std::memory_order_relaxed);
+        if (first >= small_count_) break;
+        choose(table, first, std::min(kClaim, small_count_ - first), tallies, mark);
+    }
 }
 
 void Connectivity::join(std::uint32_t a, std::uint32_t b) {
@@ -170,34 +175,45 @@ void Connectivity::join(std::uint32_t a, std::uint32_t b) {
     std::swap(next_[low], next_[high]);
 }
 
-// Unites every small piece of the strip with its choice; tells whether there was one.
-bool Connectivity::merge(const Strip& strip) {
+// Ends a round: unites every small piece with its choice.
+void Connectivity::merge() {
     bool merged = false;
-    for (std::uint32_t i = strip.begin; i < strip.begin + strip.small; ++i) {
+    for (std::uint32_t i = 0; i < small_count_; ++i) {
         merged |= choice_[i] != small_[i];
         join(small_[i], choice_[i]);
     }
-    return merged;
+    if (merged) {
+        keep_small();
+    } else {
+        small_count_ = 0;  // a piece without a neighbour is the only one
+    }
 }
 
-// All rounds once the first choices are made, then the labels.
-void Connectivity::finish(const RunTable& table, int strips) {
-    const auto begin = strips_.begin(), end = begin + strips;
-    for (;;) {
-        bool merged = false;
-        for (auto strip = begin; strip != end; ++strip) merged |= merge(*strip);
-        if (!merged) break;
-        for (auto strip = begin; strip != end; ++strip) list_small(*strip, small_ + strip->begin, strip->small);
-        for (auto strip = begin; strip != end; ++strip) choose(table, *strip, 0);
+// Drops what is no piece of its own any more, or large enough.
+void Connectivity::keep_small() {
+    std::uint32_t kept = 0;
+    for (std::uint32_t i = 0; i < small_count_; ++i) {
+        const std::uint32_t piece = small_[i];
+        small_[kept] = piece;
+        kept += table_.parent[piece] == piece && size_[piece] < min_size_;
     }
+    small_count_ = kept;
+    claimed_ = 0;
+}
+
+// What one worker does between rounds: those that are not worth sharing and, after the last, the labels.
+void Connectivity::lead(const Team& team, const RunTable& table, std::uint32_t& mark) {
+    while (small_count_ > 0 && (team.size() == 1 || small_count_ < kFew)) {
+        choose(table, 0, small_count_, tallies_[0], mark);
+        merge();
+    }
+    if (small_count_ > 0) return;
     std::uint32_t count = 0;
-    for (auto strip = begin; strip != end; ++strip) {
-        // A parent comes before its child, so it has its label when the child's turn comes.
-        std::for_each_n(pieces_ + strip->begin, strip->pieces, [&](std::uint32_t piece) {
-            const std::uint32_t parent = table_.parent[piece];
-            size_[piece] = parent == piece ? count++ : size_[parent];
-        });
-    }
+    // A parent comes before its child, so it has its label when the child's turn comes.
+    visit_pieces(team, [this, &count](std::uint32_t piece) {
+        const std::uint32_t parent = table_.parent[piece];
+        size_[piece] = parent == piece ? count++ : size_[parent];
+    });
     count_ = static_cast<std::int32_t>(count);
 }
 
@@ -218,8 +234,7 @@ void enforce_connectivity(const std::int32_t* labels_in, std::int64_t items, Dim
         return;
     }
     const int wanted = useful_workers(threads, items * pixels, kPixelsPerWorker);
-    std::vector<Connectivity> workspaces;
-    workspaces.reserve(static_cast<std::size_t>(wanted));
+    std::deque<Connectivity> workspaces;
     for (int worker = 0; worker < wanted; ++worker) workspaces.emplace_back(dims, min_size, 1);
     run_team(wanted, [&](Team& team, int index) {
         const Share mine = team.share(items, index);

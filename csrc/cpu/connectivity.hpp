@@ -1,6 +1,7 @@
 // Connectivity of one item by a team of threads (core/connectivity.hpp has the definition).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -31,25 +32,28 @@ public:
     std::int32_t count() const { return count_; }
 
 private:
-    // One worker's rows. Its run numbers are [begin, end), and so are the places of its lists in pieces_ and small_.
+    // One worker's rows. Its run numbers are [begin, end), and its list in pieces_ starts at `begin`.
     struct Strip {
         Share rows;
         std::uint32_t begin, end;
         std::uint32_t pieces;  // the first runs of what is connected within these rows
-        std::uint32_t small;   // those of them that begin a piece below the least size
     };
 
     struct Free {
         void operator()(std::byte* memory) const { std::free(memory); }
     };
 
+    template <class Visit>
+    void visit_pieces(const Team& team, Visit&& visit) const;
     void measure(Strip& strip);
-    void stitch(const RunTable& table, int strips);
-    void list_small(Strip& strip, const std::uint32_t* candidates, std::uint32_t count);
-    void choose(const RunTable& table, const Strip& strip, int chooser);
-    bool merge(const Strip& strip);
+    void stitch(const Team& team, const RunTable& table);
+    void choose(const RunTable& table, std::uint32_t first, std::uint32_t count, std::uint64_t* tallies,
+                std::uint32_t& mark);
+    void choose_with_others(const RunTable& table, std::uint64_t* tallies, std::uint32_t& mark);
     void join(std::uint32_t a, std::uint32_t b);
-    void finish(const RunTable& table, int strips);
+    void merge();
+    void keep_small();
+    void lead(const Team& team, const RunTable& table, std::uint32_t& mark);
 
     core::Dims dims_;
     std::uint32_t min_size_;
@@ -58,11 +62,12 @@ private:
     RunTable table_{};
     std::uint32_t* size_;    // of a root: its pixels; in the end: its label
     std::uint32_t* next_;    // a ring of every piece's runs
-    std::uint32_t* pieces_;  // lists of the strips
-    std::uint32_t* small_;
-    std::uint32_t* choice_;  // of the entries of small_
-    std::vector<Tally*> tallies_;
-    std::vector<std::uint32_t> marks_;
+    std::uint32_t* pieces_;  // the strips' lists
+    std::uint32_t* small_;   // pieces below the least size
+    std::uint32_t* choice_;  // the neighbour that each of them chose
+    std::uint32_t small_count_ = 0;
+    std::atomic<std::uint32_t> claimed_{0};  // entries of small_ that have a worker
+    std::vector<std::uint64_t*> tallies_;    // of the workers that choose
     std::vector<Strip> strips_;
 };
 

@@ -2,29 +2,42 @@
 // function from elsewhere, so it has its own union-find.
 #include "cpu/connectivity_rows.hpp"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace midgrain::cpu::MIDGRAIN_ISA {
 namespace {
 
 using Word = std::uint64_t;
 constexpr std::int64_t kBits = 64;
 
-// Bit i is set where a[i] != b[i], i < n <= 64.
-template <class Count>
-Word differences(const std::int32_t* a, const std::int32_t* b, Count n) {
-    std::uint8_t differs[kBits] = {};
-    for (Count i = 0; i < n; ++i) differs[i] = a[i] != b[i];
+constexpr std::int64_t kGroup = 16;
+
+// Bit i is set where a[i] != b[i], i < 16.
+Word group_differences(const std::int32_t* a, const std::int32_t* b) {
+#if defined(__SSE2__)
+    const auto equal = [a, b](int i) {
+        return _mm_cmpeq_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a + i)),
+                               _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + i)));
+    };
+    const __m128i bytes = _mm_packs_epi16(_mm_packs_epi32(equal(0), equal(4)), _mm_packs_epi32(equal(8), equal(12)));
+    return static_cast<Word>(_mm_movemask_epi8(bytes)) ^ 0xffff;
+#else
     Word bits = 0;
-    for (int group = 0; group < 8; ++group) {
-        Word bytes;
-        __builtin_memcpy(&bytes, differs + 8 * group, 8);
-        // Moves bit 0 of byte k to bit k of the top byte (little-endian).
-        bits |= (bytes * 0x0102040810204080u >> 56) << (8 * group);
-    }
+    for (int i = 0; i < kGroup; ++i) bits |= static_cast<Word>(a[i] != b[i]) << i;
     return bits;
+#endif
 }
 
+// Bit i is set where a[i] != b[i], i < n; at most 64 of them.
 Word differences(const std::int32_t* a, const std::int32_t* b, std::int64_t n) {
-    return n >= kBits ? differences<std::int64_t>(a, b, kBits) : differences<std::int64_t>(a, b, n);
+    n = n < kBits ? n : kBits;
+    Word bits = 0;
+    std::int64_t i = 0;
+    for (; i + kGroup <= n; i += kGroup) bits |= group_differences(a + i, b + i) << i;
+    for (; i < n; ++i) bits |= static_cast<Word>(a[i] != b[i]) << i;
+    return bits;
 }
 
 std::uint32_t root_of(std::uint32_t* parent, std::uint32_t run) {
@@ -100,31 +113,28 @@ std::uint32_t find_runs(const RunTable& table, std::int64_t first_row, std::int6
     return run;
 }
 
-// The neighbours of one piece.
+// The neighbours of one piece. There is no branch on what they are: it could not be predicted.
 struct Search {
     const RunTable& table;
-    Tally* tallies;
-    std::uint32_t piece, mark;
-    std::uint64_t best;  // faces, then the complement of the neighbour: the greatest is the choice; 0: none
+    Word* tallies;
+    std::uint32_t piece;
+    Word none;  // a tally of this piece without a face; those of earlier pieces are lower
+    Word best;  // faces, then the complement of the neighbour: the greatest is the choice; 0: none
 
     void offer(std::uint32_t run, std::uint32_t faces) {
         std::uint32_t neighbour = table.parent[run];
         while (table.parent[neighbour] != neighbour) neighbour = table.parent[neighbour];
-        Tally& tally = tallies[neighbour];
         // Two connected pieces share less than 2^32 faces: each has a face inside per pixel, and there are 3 in all.
-        tally.faces = (tally.mark == mark ? tally.faces : 0) + faces;
-        tally.mark = mark;
-        const Word offered = static_cast<Word>(tally.faces) << 32 | ~neighbour;
-        const Word counted = neighbour == piece ? 0 : offered;
-        best = counted > best ? counted : best;
+        const Word tally = (tallies[neighbour] > none ? tallies[neighbour] : none) + faces;
+        tallies[neighbour] = tally;
+        const Word offered = (tally << 32 | ~neighbour) & -static_cast<Word>(neighbour != piece);
+        best = offered > best ? offered : best;
     }
 
     // The runs of `row` beside pixels [x, x + length) of a neighbouring row.
     void offer_row(std::uint32_t row, std::uint32_t x, std::uint32_t length) {
-        const std::int64_t at = row * table.words + x / kBits;
-        const Word up_to = (Word{2} << x % kBits) - 1;
-        std::uint32_t run =
-            table.rank[at] - 1 + static_cast<std::uint32_t>(__builtin_popcountll(table.begins[at] & up_to));
+        std::uint32_t run = run_at(row, x);
+        if (length == 1) return offer(run, 1);
         std::uint32_t pixel = row * static_cast<std::uint32_t>(table.x) + x;
         const std::uint32_t last = pixel + length;
         for (; pixel < last; ++run) {
@@ -133,43 +143,56 @@ struct Search {
             pixel = end;
         }
     }
+
+    std::uint32_t run_at(std::uint32_t row, std::uint32_t x) const {
+        const std::int64_t at = row * table.words + x / kBits;
+        const Word up_to = (Word{2} << x % kBits) - 1;
+        return table.rank[at] - 1 + static_cast<std::uint32_t>(__builtin_popcountll(table.begins[at] & up_to));
+    }
 };
 
-void choose(const RunTable& table, const std::uint32_t* next, const std::uint32_t* pieces, std::uint32_t count,
-            Tally* tallies, std::uint32_t mark, std::uint32_t* choices) {
+template <bool kVolume>
+void choose_in(const RunTable& table, const std::uint32_t* next, const std::uint32_t* pieces, std::uint32_t count,
+               Word* tallies, std::uint32_t mark, std::uint32_t* choices) {
     const auto rows = static_cast<std::uint32_t>(table.rows), frame = static_cast<std::uint32_t>(table.y);
     const auto width = static_cast<std::uint32_t>(table.x);
     for (std::uint32_t i = 0; i < count; ++i) {
-        Search search{table, tallies, pieces[i], mark + 1 + i, 0};
+        Search search{table, tallies, pieces[i], static_cast<Word>(mark + 1 + i) << 32, 0};
         std::uint32_t run = pieces[i];
         do {
-            const std::uint32_t row = table.first[run] / width, x = table.first[run] % width, y = row % frame;
-            const std::uint32_t length = table.first[run + 1] - table.first[run];
+            const std::uint32_t first = table.first[run], length = table.first[run + 1] - first;
+            const std::uint32_t row = first / width, x = first % width, y = kVolume ? row % frame : row;
             if (x > 0) search.offer(run - 1, 1);
             if (x + length < width) search.offer(run + 1, 1);
             if (y > 0) search.offer_row(row - 1, x, length);
             if (y + 1 < frame) search.offer_row(row + 1, x, length);
-            if (row >= frame) search.offer_row(row - frame, x, length);
-            if (rows - row > frame) search.offer_row(row + frame, x, length);
+            if (kVolume && row >= frame) search.offer_row(row - frame, x, length);
+            if (kVolume && rows - row > frame) search.offer_row(row + frame, x, length);
             run = next[run];
         } while (run != pieces[i]);
         choices[i] = search.best == 0 ? pieces[i] : ~static_cast<std::uint32_t>(search.best);
     }
 }
 
+void choose(const RunTable& table, const std::uint32_t* next, const std::uint32_t* pieces, std::uint32_t count,
+            Word* tallies, std::uint32_t mark, std::uint32_t* choices) {
+    const auto variant = table.rows > table.y ? choose_in<true> : choose_in<false>;
+    variant(table, next, pieces, count, tallies, mark, choices);
+}
+
 void fill(const RunTable& table, std::uint32_t begin, std::uint32_t end, const std::uint32_t* label,
           std::int32_t* out) {
-    constexpr std::uint32_t kStretch = 16;
-    const std::uint32_t limit = table.first[end];
+    constexpr std::int64_t kStretch = 16;
+    const std::int32_t* limit = out + table.first[end];
     for (std::uint32_t run = begin; run < end; ++run) {
         const auto value = static_cast<std::int32_t>(label[table.parent[run]]);
-        const std::uint32_t last = table.first[run + 1];
-        std::uint32_t pixel = table.first[run];
+        const std::int32_t* last = out + table.first[run + 1];
+        std::int32_t* pixel = out + table.first[run];
         // Whole stretches: what they write beyond the run belongs to the next ones, which follow.
         for (; pixel < last && limit - pixel >= kStretch; pixel += kStretch) {
-            for (std::uint32_t i = 0; i < kStretch; ++i) out[pixel + i] = value;
+            for (std::int64_t i = 0; i < kStretch; ++i) pixel[i] = value;
         }
-        for (; pixel < last; ++pixel) out[pixel] = value;
+        for (; pixel < last; ++pixel) *pixel = value;
     }
 }
 

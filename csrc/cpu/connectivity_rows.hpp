@@ -17,11 +17,6 @@ struct RunTable {
     std::uint32_t* parent;           // [runs]: union-find; a root is its piece's first run
 };
 
-// The faces that the piece numbered `mark` shares with one neighbour; an entry with another mark counts as none.
-struct Tally {
-    std::uint32_t mark, faces;
-};
-
 struct RowsVariant {
     // Finds the runs of rows [first_row, last_row), numbers them from `run` on, and unites those of these rows that
     // touch over a face and have the same label. Returns the end of the numbers; writes up to 8 entries beyond it.
@@ -29,10 +24,11 @@ struct RowsVariant {
     // Unites the runs of two neighbouring rows, `before` the earlier one.
     void (*unite_rows)(const RunTable&, std::int64_t before, std::int64_t row);
     // For each of `count` pieces the neighbouring piece that it shares most faces with (ties: the lowest), or itself
-    // where it has no neighbour. next: a ring of every piece's runs. tallies: one per run; those of all roots carry
-    // marks of at most `mark`, and `mark` + `count` of them are in use afterwards.
+    // where it has no neighbour. next: a ring of every piece's runs. tallies: one per run, in use at all roots: a
+    // mark in the upper half, faces in the lower. No mark may be above `mark`; afterwards `mark` + `count` is the
+    // highest.
     void (*choose)(const RunTable&, const std::uint32_t* next, const std::uint32_t* pieces, std::uint32_t count,
-                   Tally* tallies, std::uint32_t mark, std::uint32_t* choices);
+                   std::uint64_t* tallies, std::uint32_t mark, std::uint32_t* choices);
     // Writes label[parent] of the runs [begin, end) over their pixels, and nothing outside of them.
     void (*fill)(const RunTable&, std::uint32_t begin, std::uint32_t end, const std::uint32_t* label,
                  std::int32_t* out);
