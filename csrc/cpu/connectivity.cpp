@@ -80,15 +80,21 @@ void Connectivity::run(Team& team, int index, const std::int32_t* labels, std::i
     strip.end = rows_variant().find_runs(table, strip.rows.first, strip.rows.last, strip.begin);
     measure(strip);
     team.meet();
+    // Pairs of strips, then pairs of pairs: those at work at the same time have no run in common.
+    for (int span = 1; span < team.size(); span *= 2) {
+        if (index % (2 * span) == 0 && index + span < team.size()) {
+            const int last = std::min(index + 2 * span, team.size()) - 1;
+            stitch(table, strip.rows.first, strips_[static_cast<std::size_t>(index + span)].rows.first,
+                   strips_[static_cast<std::size_t>(last)].rows.last);
+        }
+        team.meet();
+    }
     std::uint32_t mark = 0;
     const bool chooses = index < static_cast<int>(tallies_.size());
     std::uint64_t* tallies = chooses ? tallies_[static_cast<std::size_t>(index)] : nullptr;
     if (chooses) visit_pieces(team, [tallies](std::uint32_t piece) { tallies[piece] = 0; });
     if (index == 0) {
-        stitch(team, table);
-        small_count_ = 0;
-        visit_pieces(team, [this](std::uint32_t piece) { small_[small_count_++] = piece; });
-        keep_small();
+        gather(team);
         lead(team, table, mark);
     }
     team.meet();
@@ -131,24 +137,28 @@ void Connectivity::measure(Strip& strip) {
     strip.pieces = count;
 }
 
-// Unites what touches across the strips.
-void Connectivity::stitch(const Team& team, const RunTable& table) {
-    if (team.size() == 1) return;
-    for (int s = 1; s < team.size(); ++s) {
-        const Share rows = strips_[static_cast<std::size_t>(s)].rows;
-        if (rows.first == rows.last) continue;
-        if (rows.first % table.y != 0) rows_variant().unite_rows(table, rows.first - 1, rows.first);
-        const std::int64_t last = std::min(rows.first + table.y, rows.last);
-        for (std::int64_t row = std::max(rows.first, table.y); row < last; ++row) {
-            rows_variant().unite_rows(table, row - table.y, row);
-        }
+// Unites what touches between rows [first_row, middle) and [middle, last_row).
+void Connectivity::stitch(const RunTable& table, std::int64_t first_row, std::int64_t middle,
+                          std::int64_t last_row) const {
+    if (first_row == middle || middle == last_row) return;
+    if (middle % table.y != 0) rows_variant().unite_rows(table, middle - 1, middle);
+    const std::int64_t last = std::min(middle + table.y, last_row);
+    for (std::int64_t row = std::max(middle, first_row + table.y); row < last; ++row) {
+        rows_variant().unite_rows(table, row - table.y, row);
     }
+}
+
+// Gives whole pieces what their parts in other strips have, and lists the small ones.
+void Connectivity::gather(const Team& team) {
+    small_count_ = 0;
     visit_pieces(team, [this](std::uint32_t piece) {
+        small_[small_count_++] = piece;
         const std::uint32_t root = core::find_root(table_.parent, piece);
         if (root == piece) return;
         size_[root] += size_[piece];
         std::swap(next_[root], next_[piece]);
     });
+    keep_small();
 }
 
 // The choices of small_[first, first + count).

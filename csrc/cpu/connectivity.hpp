@@ -46,7 +46,8 @@ private:
     template <class Visit>
     void visit_pieces(const Team& team, Visit&& visit) const;
     void measure(Strip& strip);
-    void stitch(const Team& team, const RunTable& table);
+    void stitch(const RunTable& table, std::int64_t first_row, std::int64_t middle, std::int64_t last_row) const;
+    void gather(const Team& team);
     void choose(const RunTable& table, std::uint32_t first, std::uint32_t count, std::uint64_t* tallies,
                 std::uint32_t& mark);
     void choose_with_others(const RunTable& table, std::uint64_t* tallies, std::uint32_t& mark);
