@@ -199,13 +199,13 @@ void Connectivity::merge() {
     }
 }
 
-// Drops what is no piece of its own any more, or large enough.
+// Drops what is no piece of its own any more, or large enough. Shortens all paths: a search for neighbours does not.
 void Connectivity::keep_small() {
     std::uint32_t kept = 0;
     for (std::uint32_t i = 0; i < small_count_; ++i) {
         const std::uint32_t piece = small_[i];
         small_[kept] = piece;
-        kept += table_.parent[piece] == piece && size_[piece] < min_size_;
+        kept += core::find_root(table_.parent, piece) == piece && size_[piece] < min_size_;
     }
     small_count_ = kept;
     claimed_ = 0;

@@ -25,7 +25,8 @@ public:
 
     // Called by every worker of the team with its index. labels: rows of dims.x values (any int32), `row_stride`
     // elements from row to row, rows counted through all frames. out: contiguous [z, y, x]; it may be `labels` where
-    // row_stride == dims.x. When all workers have returned and met, out is complete.
+    // row_stride == dims.x. When all workers have returned and met, out is complete and the next item may begin.
+    // The team meets a few times inside, each worker equally often.
     void run(Team& team, int index, const std::int32_t* labels, std::int64_t row_stride, std::int32_t* out);
 
     // Superpixels of the last item.
