@@ -229,6 +229,8 @@ void Connectivity::lead(const Team& team, const RunTable& table, std::uint32_t& 
 
 void enforce_connectivity(const std::int32_t* labels_in, std::int64_t items, Dims dims, std::int64_t min_size,
                           int threads, std::int32_t* labels_out, std::int32_t* counts) {
+    // A single column per frame has the same neighbours as a row of its length, and rows of one pixel are slow.
+    if (dims.x == 1) dims = {1, dims.z, dims.y};
     const std::int64_t pixels = dims.size();
     if (items < threads) {
         const int wanted = useful_workers(static_cast<int>(std::min<std::int64_t>(threads, dims.z * dims.y)), pixels,
