@@ -19,8 +19,10 @@ constexpr std::int64_t kPixelsPerWorker = 8192;
 constexpr std::int64_t kGap = 16;
 // Workers that choose neighbours of small pieces: each needs a tally per run.
 constexpr int kMostChoosers = 4;
-// Small pieces that a worker takes at a time, and the number below which sharing them costs more than it brings.
-constexpr std::uint32_t kClaim = 16, kFew = 64;
+// Small pieces that a worker takes at a time.
+constexpr std::uint32_t kClaim = 4;
+// Pixels of all small pieces below which sharing them costs more than it brings.
+constexpr std::uint32_t kFewPixels = 1024;
 
 // Hands out arrays one after the other; with nullptr it only adds up their sizes.
 class Carver {
@@ -49,6 +51,7 @@ Connectivity::Connectivity(Dims dims, std::int64_t min_size, int workers)
       // No piece is larger than the item; one of its size has no neighbour to merge with.
       min_size_(static_cast<std::uint32_t>(std::min(min_size, dims.size()))),
       tallies_(static_cast<std::size_t>(std::min(workers, kMostChoosers))),
+      claimed_(tallies_.size()),
       strips_(static_cast<std::size_t>(workers)) {
     table_.rows = dims.z * dims.y;
     table_.y = dims.y;
@@ -90,16 +93,18 @@ void Connectivity::run(Team& team, int index, const std::int32_t* labels, std::i
         team.meet();
     }
     std::uint32_t mark = 0;
-    const bool chooses = index < static_cast<int>(tallies_.size());
-    std::uint64_t* tallies = chooses ? tallies_[static_cast<std::size_t>(index)] : nullptr;
-    if (chooses) visit_pieces(team, [tallies](std::uint32_t piece) { tallies[piece] = 0; });
+    const int choosers = std::min(team.size(), static_cast<int>(tallies_.size()));
+    if (index < choosers) {
+        std::uint64_t* tallies = tallies_[static_cast<std::size_t>(index)];
+        visit_pieces(team, [tallies](std::uint32_t piece) { tallies[piece] = 0; });
+    }
     if (index == 0) {
         gather(team);
         lead(team, table, mark);
     }
     team.meet();
     while (small_count_ > 0) {
-        if (chooses) choose_with_others(table, tallies, mark);
+        if (index < choosers) choose_with_others(table, index, choosers, mark);
         team.meet();
         if (index == 0) {
             merge();
@@ -168,11 +173,18 @@ void Connectivity::choose(const RunTable& table, std::uint32_t first, std::uint3
     mark += count;
 }
 
-void Connectivity::choose_with_others(const RunTable& table, std::uint64_t* tallies, std::uint32_t& mark) {
-    for (;;) {
-        const std::uint32_t first = claimed_.fetch_add(kClaim, std::memory_order_relaxed);
-        if (first >= small_count_) break;
-        choose(table, first, std::min(kClaim, small_count_ - first), tallies, mark);
+// A worker begins with the part of the list whose pieces lie mostly in its own strip, then helps with the others.
+void Connectivity::choose_with_others(const RunTable& table, int index, int choosers, std::uint32_t& mark) {
+    std::uint64_t* tallies = tallies_[static_cast<std::size_t>(index)];
+    for (int turn = 0; turn < choosers; ++turn) {
+        const std::int64_t part = (index + turn) % choosers, count = small_count_;
+        const auto first = static_cast<std::uint32_t>(count * part / choosers);
+        const auto last = static_cast<std::uint32_t>(count * (part + 1) / choosers);
+        for (;;) {
+            const std::uint32_t begin = first + claimed_[static_cast<std::size_t>(part)].fetch_add(kClaim);
+            if (begin >= last) break;
+            choose(table, begin, std::min(kClaim, last - begin), tallies, mark);
+        }
     }
 }
 
@@ -202,18 +214,21 @@ void Connectivity::merge() {
 // Drops what is no piece of its own any more, or large enough. Shortens all paths: a search for neighbours does not.
 void Connectivity::keep_small() {
     std::uint32_t kept = 0;
+    small_pixels_ = 0;
     for (std::uint32_t i = 0; i < small_count_; ++i) {
         const std::uint32_t piece = small_[i];
+        const std::uint32_t keep = core::find_root(table_.parent, piece) == piece && size_[piece] < min_size_;
         small_[kept] = piece;
-        kept += core::find_root(table_.parent, piece) == piece && size_[piece] < min_size_;
+        kept += keep;
+        small_pixels_ += keep * size_[piece];
     }
     small_count_ = kept;
-    claimed_ = 0;
+    for (auto& claimed : claimed_) claimed = 0;
 }
 
 // What one worker does between rounds: those that are not worth sharing and, after the last, the labels.
 void Connectivity::lead(const Team& team, const RunTable& table, std::uint32_t& mark) {
-    while (small_count_ > 0 && (team.size() == 1 || small_count_ < kFew)) {
+    while (small_count_ > 0 && (team.size() == 1 || small_pixels_ < kFewPixels)) {
         choose(table, 0, small_count_, tallies_[0], mark);
         merge();
     }

@@ -51,7 +51,7 @@ private:
     void gather(const Team& team);
     void choose(const RunTable& table, std::uint32_t first, std::uint32_t count, std::uint64_t* tallies,
                 std::uint32_t& mark);
-    void choose_with_others(const RunTable& table, std::uint64_t* tallies, std::uint32_t& mark);
+    void choose_with_others(const RunTable& table, int index, int choosers, std::uint32_t& mark);
     void join(std::uint32_t a, std::uint32_t b);
     void merge();
     void keep_small();
@@ -67,9 +67,9 @@ private:
     std::uint32_t* pieces_;  // the strips' lists
     std::uint32_t* small_;   // pieces below the least size
     std::uint32_t* choice_;  // the neighbour that each of them chose
-    std::uint32_t small_count_ = 0;
-    std::atomic<std::uint32_t> claimed_{0};  // entries of small_ that have a worker
-    std::vector<std::uint64_t*> tallies_;    // of the workers that choose
+    std::uint32_t small_count_ = 0, small_pixels_ = 0;
+    std::vector<std::uint64_t*> tallies_;              // of the workers that choose
+    std::vector<std::atomic<std::uint32_t>> claimed_;  // pieces of each one's part of small_ that are taken
     std::vector<Strip> strips_;
 };
 
