@@ -119,15 +119,17 @@ struct Search {
     Word* tallies;
     std::uint32_t piece;
     Word none;  // a tally of this piece without a face; those of earlier pieces are lower
-    Word best;  // faces, then the complement of the neighbour: the greatest is the choice; 0: none
+    Word best;  // faces, then the complement of the neighbour: the greatest is the choice
 
     void offer(std::uint32_t run, std::uint32_t faces) {
         std::uint32_t neighbour = table.parent[run];
         while (table.parent[neighbour] != neighbour) neighbour = table.parent[neighbour];
-        // Two connected pieces share less than 2^32 faces: each has a face inside per pixel, and there are 3 in all.
-        const Word tally = (tallies[neighbour] > none ? tallies[neighbour] : none) + faces;
+        // Faces inside the piece do not count. Two pieces share less than 2^32: an item has at most 3 faces per pixel,
+        // of which one per pixel is needed to keep either piece together.
+        const std::uint32_t counted = faces & -static_cast<std::uint32_t>(neighbour != piece);
+        const Word tally = (tallies[neighbour] > none ? tallies[neighbour] : none) + counted;
         tallies[neighbour] = tally;
-        const Word offered = (tally << 32 | ~neighbour) & -static_cast<Word>(neighbour != piece);
+        const Word offered = tally << 32 | ~neighbour;
         best = offered > best ? offered : best;
     }
 
@@ -170,7 +172,7 @@ void choose_in(const RunTable& table, const std::uint32_t* next, const std::uint
             if (kVolume && rows - row > frame) search.offer_row(row + frame, x, length);
             run = next[run];
         } while (run != pieces[i]);
-        choices[i] = search.best == 0 ? pieces[i] : ~static_cast<std::uint32_t>(search.best);
+        choices[i] = search.best >> 32 == 0 ? pieces[i] : ~static_cast<std::uint32_t>(search.best);
     }
 }
 
