@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cpu/connectivity_rows.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/pixel_rows.hpp"
 #include "cpu/slic_tiles.hpp"
@@ -17,33 +18,35 @@ struct Choice {
     std::string name;
     const TileKernels* tiles;
     const PixelKernels* pixels;
+    const RowsVariant* rows;
     UpdateCentres update_centres;
     AssignWide assign_wide;
 };
+
+// The variant compiled into namespace `isa`.
+#define MIDGRAIN_CHOICE(isa) \
+    {#isa, &isa::kTileKernels, &isa::kPixelKernels, &isa::kRows, isa::kUpdateCentres, isa::kAssignWide}
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
         std::vector<Choice> found;
 #if defined(MIDGRAIN_HAS_X86_VARIANTS)
-        const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        // Every processor with AVX2 also has the two of the second line; a hypervisor may hide them.
+        const bool avx2 = __builtin_cpu_supports("avx2") &&  //
+                          __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+        const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-        if (avx512 && __builtin_cpu_supports("avx512vnni")) {
-            found.push_back({"avx512vnni", &avx512vnni::kTileKernels, &avx512vnni::kPixelKernels,
-                             avx512vnni::kUpdateCentres, avx512vnni::kAssignWide});
-        }
-        if (avx512)
-            found.push_back(
-                {"avx512", &avx512::kTileKernels, &avx512::kPixelKernels, avx512::kUpdateCentres, avx512::kAssignWide});
-        if (__builtin_cpu_supports("avx2"))
-            found.push_back(
-                {"avx2", &avx2::kTileKernels, &avx2::kPixelKernels, avx2::kUpdateCentres, avx2::kAssignWide});
+        if (avx512 && __builtin_cpu_supports("avx512vnni")) found.push_back(MIDGRAIN_CHOICE(avx512vnni));
+        if (avx512) found.push_back(MIDGRAIN_CHOICE(avx512));
+        if (avx2) found.push_back(MIDGRAIN_CHOICE(avx2));
 #endif
-        found.push_back({"baseline", &baseline::kTileKernels, &baseline::kPixelKernels, baseline::kUpdateCentres,
-                         baseline::kAssignWide});
+        found.push_back(MIDGRAIN_CHOICE(baseline));
         return found;
     }();
     return all;
 }
+
+#undef MIDGRAIN_CHOICE
 
 std::atomic<const Choice*>& current() {
     static std::atomic<const Choice*> choice{&choices().front()};
@@ -77,5 +80,7 @@ UpdateCentres update_centres() { return current().load()->update_centres; }
 const PixelKernels& pixel_kernels() { return *current().load()->pixels; }
 
 AssignWide assign_wide() { return current().load()->assign_wide; }
+
+const RowsVariant& rows_variant() { return *current().load()->rows; }
 
 }  // namespace midgrain::cpu

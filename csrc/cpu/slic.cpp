@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/color.hpp"
+#include "cpu/connectivity.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/picture_rows.hpp"
@@ -55,39 +56,61 @@ SlicGeometry make_geometry(const core::Dims& dims, std::span<const Range> ranges
     return geometry;
 }
 
-// Clusters one narrow item with a team; false: a feature was NaN or infinite.
+// Where an item's result goes.
+struct ItemOutput {
+    std::int32_t* labels;  // [z, y, x]
+    std::int32_t* count;
+};
+
+// One narrow item from features to labels with one team; false: a feature was NaN or infinite.
 bool cluster_narrow(const FeatureRows& rows, const core::Dims& dims, const SlicGeometry& geometry,
-                    const std::vector<Range>& ranges, std::span<const double> weights, int max_num_iter, int threads,
-                    std::int32_t* labels) {
+                    const std::vector<Range>& ranges, std::span<const double> weights, const SlicParameters& parameters,
+                    int threads, const ItemOutput& out) {
     Workspace workspace;
     const int workers = useful_workers(threads, dims.size(), kPixelsPerWorker);
-    NarrowClustering clustering(rows, dims, geometry, ranges, weights, max_num_iter, workers, workspace);
+    NarrowClustering clustering(rows, dims, geometry, ranges, weights, parameters.max_num_iter, workers, workspace);
+    std::optional<Connectivity> connectivity;
+    if (parameters.min_size > 0) connectivity.emplace(dims, parameters.min_size, workers, workspace);
     run_team(workers, [&](Team& team, int index) {
         clustering.run(team, index);
         team.meet();
-        if (clustering.finite()) clustering.write_labels(team.share(dims.z * dims.y, index), labels);
+        if (!clustering.finite()) return;
+        clustering.write_labels(team.share(dims.z * dims.y, index), out.labels);
+        if (!connectivity) return;
+        team.meet();
+        connectivity->run(team, index, out.labels, dims.x, out.labels);
     });
+    *out.count = connectivity ? connectivity->count() : static_cast<std::int32_t>(geometry.count());
     return clustering.finite();
 }
 
-// One item, raw labels; returns the number of centres.
-std::int32_t cluster_features(const FeatureRef<float>& features, std::int64_t item, const SlicParameters& parameters,
-                              int threads, std::int32_t* labels) {
+// One wide item; its features are finite.
+void cluster_wide(const FeatureRef<float>& features, std::int64_t item, const SlicGeometry& geometry,
+                  const std::vector<Range>& ranges, const SlicParameters& parameters, int threads,
+                  const ItemOutput& out) {
+    cluster_wide(features, item, geometry, ranges, parameters, threads, out.labels);
+    *out.count = static_cast<std::int32_t>(geometry.count());
+    if (parameters.min_size > 0) {
+        enforce_connectivity(out.labels, 1, features.dims, parameters.min_size, threads, out.labels, out.count);
+    }
+}
+
+void cluster_features(const FeatureRef<float>& features, std::int64_t item, const SlicParameters& parameters,
+                      int threads, const ItemOutput& out) {
     std::vector<Range> ranges(parameters.ranges.begin(), parameters.ranges.end());
     if (ranges.empty()) ranges = finite_ranges(features, item);
     const SlicGeometry geometry = make_geometry(features.dims, ranges, parameters.weights, parameters);
     if (!geometry.narrow) {
         finite_ranges(features, item);
-        cluster_wide(features, item, geometry, ranges, parameters, threads, labels);
+        cluster_wide(features, item, geometry, ranges, parameters, threads, out);
     } else if (!cluster_narrow(PlaneRows(features, item), features.dims, geometry, ranges, parameters.weights,
-                               parameters.max_num_iter, threads, labels)) {
+                               parameters, threads, out)) {
         finite_ranges(features, item);
     }
-    return static_cast<std::int32_t>(geometry.count());
 }
 
-std::int32_t cluster_pictures(const Pictures& pictures, std::int64_t item, const SlicParameters& parameters,
-                              int threads, std::int32_t* labels) {
+void cluster_pictures(const Pictures& pictures, std::int64_t item, const SlicParameters& parameters, int threads,
+                      const ItemOutput& out) {
     const core::Dims& dims = pictures.dims;
     std::vector<Range> ranges;
     std::vector<double> weights;
@@ -111,7 +134,7 @@ std::int32_t cluster_pictures(const Pictures& pictures, std::int64_t item, const
     const PictureRows rows(pictures, item, gradient ? &*gradient : nullptr);
     bool finite = true;
     if (geometry.narrow) {
-        finite = cluster_narrow(rows, dims, geometry, ranges, weights, parameters.max_num_iter, threads, labels);
+        finite = cluster_narrow(rows, dims, geometry, ranges, weights, parameters, threads, out);
     } else {
         // Weights far below what pictures are made for: the features are laid out in full for the general way.
         const auto channels = static_cast<int>(ranges.size());
@@ -127,19 +150,18 @@ std::int32_t cluster_pictures(const Pictures& pictures, std::int64_t item, const
         if (finite) {
             SlicParameters general = parameters;
             general.weights = weights;
-            cluster_wide({features.data(), 1, channels, dims}, 0, geometry, ranges, general, threads, labels);
+            cluster_wide({features.data(), 1, channels, dims}, 0, geometry, ranges, general, threads, out);
         }
     }
     if (!finite) {
         throw InvalidValue("image: expected finite values, got NaN or infinity in item " + std::to_string(item));
     }
-    return static_cast<std::int32_t>(geometry.count());
 }
 
-// Clusters every item with `cluster(item, threads, labels)` and connects what comes out.
+// Calls cluster(item, threads, output) for every item.
 template <class Cluster>
-void slic_items(std::int64_t items, const core::Dims& dims, const SlicParameters& parameters, int threads,
-                std::int32_t* labels, std::int32_t* counts, Cluster&& cluster) {
+void slic_items(std::int64_t items, const core::Dims& dims, int threads, std::int32_t* labels, std::int32_t* counts,
+                Cluster&& cluster) {
     const std::int64_t pixels = dims.size();
     // Whole items per worker when there are enough of them, otherwise all workers on one item after the other.
     const bool by_item = items >= threads;
@@ -150,12 +172,8 @@ void slic_items(std::int64_t items, const core::Dims& dims, const SlicParameters
     run_team(workers, [&](Team& team, int index) {
         const Share mine = team.share(items, index);
         for (std::int64_t item = mine.first; item < mine.last; ++item) {
-            std::int32_t* own = labels + item * pixels;
             try {
-                counts[item] = cluster(item, inner, own);
-                if (parameters.min_size > 0) {
-                    enforce_connectivity(own, 1, dims, parameters.min_size, inner, own, counts + item);
-                }
+                cluster(item, inner, ItemOutput{labels + item * pixels, counts + item});
             } catch (...) {
                 // The first item's failure is reported, whichever thread met its own first.
                 const std::lock_guard lock(guard);
@@ -171,17 +189,17 @@ void slic_items(std::int64_t items, const core::Dims& dims, const SlicParameters
 
 void slic(FeatureRef<float> features, const SlicParameters& parameters, int threads, std::int32_t* labels,
           std::int32_t* counts) {
-    slic_items(features.items, features.dims, parameters, threads, labels, counts,
-               [&](std::int64_t item, int inner, std::int32_t* own) {
-                   return cluster_features(features, item, parameters, inner, own);
+    slic_items(features.items, features.dims, threads, labels, counts,
+               [&](std::int64_t item, int inner, const ItemOutput& out) {
+                   cluster_features(features, item, parameters, inner, out);
                });
 }
 
 void slic_pictures(const Pictures& pictures, const SlicParameters& parameters, int threads, std::int32_t* labels,
                    std::int32_t* counts) {
-    slic_items(pictures.items, pictures.dims, parameters, threads, labels, counts,
-               [&](std::int64_t item, int inner, std::int32_t* own) {
-                   return cluster_pictures(pictures, item, parameters, inner, own);
+    slic_items(pictures.items, pictures.dims, threads, labels, counts,
+               [&](std::int64_t item, int inner, const ItemOutput& out) {
+                   cluster_pictures(pictures, item, parameters, inner, out);
                });
 }
 

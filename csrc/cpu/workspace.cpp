@@ -67,7 +67,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t kMostKept = std::size_t{64} << 20;
+    static constexpr std::size_t kMostKept = std::size_t{128} << 20;
 
     WorkspaceStore() { free_.reserve(kMostKept / kHugePage); }
 
