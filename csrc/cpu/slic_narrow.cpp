@@ -136,16 +136,16 @@ void NarrowClustering::run(Team& team, int index) {
     team.meet();
     update(team, centres, own);
     team.meet();
-    const Share tiles = team.share(grid_.count(), index);
     for (int round = 0; round < max_num_iter_; ++round) {
         find_reach(team, own);
-        own.changed = kernels_.assign(job(own), tiles.first, tiles.last);
+        assign(team, index);
         if (round + 1 == max_num_iter_) break;
         team.meet();
         // No label changed anywhere: every further round would give the same centres and labels.
         const bool settled =
             std::none_of(workers_.begin(), workers_.end(), [](const Worker& worker) { return worker.changed; });
         if (!settled) update(team, centres, own);
+        own.claimed = 0;
         team.meet();
         if (settled) break;
     }
@@ -334,6 +334,25 @@ void NarrowClustering::write_labels(Share rows, std::int32_t* out) const {
         for (std::int64_t x = 0; x < dims.x; x += lanes, in += tile_size) {
             const std::int64_t n = std::min(lanes, dims.x - x);
             std::memcpy(to + x, in, static_cast<std::size_t>(n) * sizeof(std::int32_t));
+        }
+    }
+}
+
+// A worker takes the tiles of its own share, then helps with the others': textured parts take longer than flat ones.
+// Whose sums a moved pixel goes to does not matter, only their total does.
+void NarrowClustering::assign(const Team& team, int index) {
+    constexpr std::int64_t kClaim = 8;
+    Worker& own = workers_[static_cast<std::size_t>(index)];
+    const AssignTilesJob job = this->job(own);
+    own.changed = false;
+    for (int turn = 0; turn < team.size(); ++turn) {
+        const int part = (index + turn) % team.size();
+        const Share tiles = team.share(grid_.count(), part);
+        std::atomic<std::int64_t>& claimed = workers_[static_cast<std::size_t>(part)].claimed;
+        for (;;) {
+            const std::int64_t first = tiles.first + claimed.fetch_add(kClaim);
+            if (first >= tiles.last) break;
+            own.changed |= kernels_.assign(job, first, std::min(first + kClaim, tiles.last));
         }
     }
 }

@@ -1,6 +1,7 @@
 // SLIC of one item whose features fit int16 (core/slic.hpp: narrow), on tiles.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -39,6 +40,7 @@ private:
         std::int32_t* highest;     // [channels]
         std::int32_t drift[3];     // farthest that one of its centres is from where it started
         bool finite, changed;
+        std::atomic<std::int64_t> claimed;  // tiles of its share that some worker has taken
     };
 
     std::int64_t cell_size(int axis, std::int64_t cell) const;
@@ -48,6 +50,7 @@ private:
     void count_cells(Share centres, Worker& worker);
     void update(const Team& team, Share centres, Worker& worker);
     void find_reach(const Team& team, Worker& worker);
+    void assign(const Team& team, int index);
     AssignTilesJob job(const Worker& worker) const;
 
     const FeatureRows& rows_;

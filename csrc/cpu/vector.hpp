@@ -171,12 +171,25 @@ constexpr ChosenLanes kChosen;
 #endif
 }
 
+// The product of the even lanes, 64 bits each.
+using Wide = std::uint64_t __attribute__((vector_size(4 * kLanes)));
+[[gnu::always_inline]] inline Wide multiply_even(Wide a, Wide b) {
+#if defined(__AVX512F__)
+    return (Wide)_mm512_maskz_mul_epu32(0xFF, (__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (Wide)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+    return (Wide)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+    return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
+#endif
+}
+
 // value / 3 per lane.
 [[gnu::always_inline]] inline Unsigned third(Unsigned value) {
-    using Wide = std::uint64_t __attribute__((vector_size(4 * kLanes)));
-    constexpr std::uint64_t kReciprocal = 0xAAAAAAABu;  // ceil(2^33 / 3)
-    const Wide even = ((Wide)value & 0xFFFFFFFFu) * kReciprocal >> 33;
-    const Wide odd = ((Wide)value >> 32) * kReciprocal >> 33;
+    const Wide reciprocal = Wide{} + 0xAAAAAAABu;  // ceil(2^33 / 3)
+    const Wide even = multiply_even((Wide)value, reciprocal) >> 33;
+    const Wide odd = multiply_even((Wide)value >> 32, reciprocal) >> 33;
     return (Unsigned)(even | odd << 32);
 }
 
