@@ -138,8 +138,9 @@ void NarrowClustering::run(Team& team, int index) {
     team.meet();
     for (int round = 0; round < max_num_iter_; ++round) {
         find_reach(team, own);
-        assign(team, index);
-        if (round + 1 == max_num_iter_) break;
+        const bool last = round + 1 == max_num_iter_;
+        assign(team, index, last);
+        if (last) break;
         team.meet();
         // No label changed anywhere: every further round would give the same centres and labels.
         const bool settled =
@@ -340,10 +341,11 @@ void NarrowClustering::write_labels(Share rows, std::int32_t* out) const {
 
 // A worker takes the tiles of its own share, then helps with the others': textured parts take longer than flat ones.
 // Whose sums a moved pixel goes to does not matter, only their total does.
-void NarrowClustering::assign(const Team& team, int index) {
+void NarrowClustering::assign(const Team& team, int index, bool last) {
     constexpr std::int64_t kClaim = 8;
     Worker& own = workers_[static_cast<std::size_t>(index)];
-    const AssignTilesJob job = this->job(own);
+    AssignTilesJob job = this->job(own);
+    if (last) job.sums = nullptr;
     own.changed = false;
     for (int turn = 0; turn < team.size(); ++turn) {
         const int part = (index + turn) % team.size();

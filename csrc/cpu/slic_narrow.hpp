@@ -50,7 +50,7 @@ private:
     void count_cells(Share centres, Worker& worker);
     void update(const Team& team, Share centres, Worker& worker);
     void find_reach(const Team& team, Worker& worker);
-    void assign(const Team& team, int index);
+    void assign(const Team& team, int index, bool last);
     AssignTilesJob job(const Worker& worker) const;
 
     const FeatureRows& rows_;

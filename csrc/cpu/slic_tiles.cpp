@@ -271,7 +271,7 @@ void remember_many(const std::int32_t* candidates, const Nearest& nearest, TileS
     state.owner_count = found;
 }
 
-// Labels of a tile whose candidates fit one table; fills `fresh` and the list of changed pixels, returns its length.
+// The new labels of a tile, and the list of pixels whose label changes; returns its length.
 std::int32_t list_changes(const AssignTilesJob& job, const TilePlace& place, std::int32_t count, const Nearest& nearest,
                           const std::int32_t* labels, std::int32_t* fresh, std::int32_t* changed) {
     const int rows = smaller(kTileRows, static_cast<std::int32_t>(job.grid.dims.y - place.tile_y * kTileRows));
@@ -332,6 +332,24 @@ void describe(const AssignTilesJob& job, const std::int32_t* features, std::int3
     if (state.owner_count < 0) state.owner_count = 0;
 }
 
+template <int kPairs>
+[[gnu::always_inline]] inline void move_pixels(const AssignTilesJob& job, const TilePlace& place,
+                                               const std::int32_t* features, const std::int32_t* labels,
+                                               const std::int32_t* fresh, const std::int32_t* changed,
+                                               std::int32_t changes) {
+    const int pairs = kPairs > 0 ? kPairs : job.grid.pairs;
+    const std::int64_t* from_x = job.position_sums + place.tile_x * kLanes * kSumHeader;
+    const std::int64_t* from_y = job.position_sums + (job.grid.padded_x() + place.tile_y * kTileRows) * kSumHeader;
+    const std::int64_t width = kSumHeader + 2 * pairs;
+    for (std::int32_t i = 0; i < changes; ++i) {
+        const auto at = static_cast<std::uint32_t>(changed[i]);
+        const std::uint32_t r = at / kLanes, column = at % kLanes;
+        move_pixel<kPairs>(from_x + column * kSumHeader, from_y + r * kSumHeader, place.here_z,
+                           features + r * static_cast<std::uint32_t>(pairs * kLanes) + column, pairs,
+                           job.sums + labels[at] * width, job.sums + fresh[at] * width);
+    }
+}
+
 template <int kPairs, bool kVolume>
 bool assign_tile(const AssignTilesJob& job, std::int64_t tile) {
     const int pairs = kPairs > 0 ? kPairs : job.grid.pairs;
@@ -365,17 +383,8 @@ bool assign_tile(const AssignTilesJob& job, std::int64_t tile) {
         changes = kept;
     }
 
-    const std::int64_t* from_x = job.position_sums + place.tile_x * kLanes * kSumHeader;
-    const std::int64_t* from_y = job.position_sums + (job.grid.padded_x() + place.tile_y * kTileRows) * kSumHeader;
-    const std::int64_t width = kSumHeader + 2 * pairs;
-    for (std::int32_t i = 0; i < changes; ++i) {
-        const auto at = static_cast<std::uint32_t>(changed[i]);
-        const std::uint32_t r = at / kLanes, column = at % kLanes;
-        move_pixel<kPairs>(from_x + column * kSumHeader, from_y + r * kSumHeader, place.here_z,
-                           features + r * static_cast<std::uint32_t>(pairs * kLanes) + column, pairs,
-                           job.sums + labels[at] * width, job.sums + fresh[at] * width);
-        labels[at] = fresh[at];
-    }
+    if (job.sums != nullptr) move_pixels<kPairs>(job, place, features, labels, fresh, changed, changes);
+    for (std::int32_t i = 0; i < changes; ++i) labels[changed[i]] = fresh[changed[i]];
     return changes > 0;
 }
 

@@ -83,7 +83,7 @@ struct AssignTilesJob {
     const std::int32_t* features;       // [tile, row, pair, lane]
     TileState* states;                  // [tile]
     std::int32_t* labels;               // [tile, row, lane]
-    std::int64_t* sums;                 // this worker's, [count, sum_width]
+    std::int64_t* sums;                 // this worker's, [count, sum_width]; null in the last round
     std::int32_t* candidates;           // this worker's, room for all centres and kMaxLanes more
 };
 

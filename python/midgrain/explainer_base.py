@@ -81,7 +81,7 @@ class Explainer:
         offset, scale = (
             torch.tensor(numbers, dtype=torch.float32, device=x.device).reshape(shape) for numbers in normalisation
         )
-        picture = (x.detach().float() * scale + offset).clamp(0.0, 1.0)
+        picture = (x.detach().float() * scale).add_(offset).clamp_(0.0, 1.0)
         return picture.expand(-1, 3, *x.shape[2:])
 
 
@@ -118,7 +118,7 @@ def check_scores(maps: Tensor) -> None:
 
 def to_uint8(picture: Tensor | None) -> Tensor | None:
     """[B, 3, *S] in 0 .. 1 -> uint8 [B, *S, 3]."""
-    return None if picture is None else (picture * 255.0).round().to(torch.uint8).movedim(1, -1)
+    return None if picture is None else (picture * 255.0).round_().to(torch.uint8).movedim(1, -1)
 
 
 def _per_channel(values: Sequence[float] | None, name: str) -> tuple[float, ...] | None:
