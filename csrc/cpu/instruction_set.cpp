@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/kernels.hpp"
+#include "cpu/pool_kernels.hpp"
 #include "cpu/slic_assign.hpp"
 
 namespace midgrain::cpu {
@@ -14,15 +15,22 @@ namespace {
 struct Choice {
     std::string name;
     const AssignVariant* assign;
+    const PoolVariant* pool;
 };
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
         std::vector<Choice> found;
-#if defined(MIDGRAIN_HAS_AVX2)
-        if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &avx2::kAssign});
+#if defined(MIDGRAIN_HAS_AVX512)
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+            found.push_back({"avx512", &avx2::kAssign, &avx512::kPool});
+        }
 #endif
-        found.push_back({"baseline", &baseline::kAssign});
+#if defined(MIDGRAIN_HAS_AVX2)
+        if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &avx2::kAssign, &avx2::kPool});
+#endif
+        found.push_back({"baseline", &baseline::kAssign, &baseline::kPool});
         return found;
     }();
     return all;
@@ -52,6 +60,8 @@ void select_instruction_set(const std::string& name) {
     if (found == all.end()) throw std::invalid_argument("instruction set '" + name + "' is not available here");
     current() = &*found;
 }
+
+const PoolVariant& pool_variant() { return *current().load()->pool; }
 
 const AssignVariant& assign_variant() { return *current().load()->assign; }
 
