@@ -164,7 +164,7 @@ void measure_plane(const T* values, int64_t pixels, MagnitudeBits<T>* largest) {
 
 template <class T>
 void measure(const T* values, int64_t pixels, int64_t step, int64_t width, MagnitudeBits<T>* largest) {
-    if (width == 1) return measure_plane(values, pixels, largest);
+    if (step == 1) return measure_plane(values, pixels, largest);
     for (int64_t p = 0; p < pixels; ++p) {
         const T* row = values + p * step;
         for (int64_t c = 0; c < width; ++c) {
@@ -260,7 +260,7 @@ void add_tile(const Chunk<T>& chunk, const Scaling& scaling, uint64_t* table) {
 
 template <Term kTerm, class T>
 void add_term(const Chunk<T>& chunk, const Scaling& scaling, uint64_t* table) {
-    if (chunk.width == 1) {
+    if (chunk.step == 1) {
         scaling.wide ? add_plane<kTerm, true>(chunk, scaling, table) : add_plane<kTerm, false>(chunk, scaling, table);
     } else {
         scaling.wide ? add_tile<kTerm, true>(chunk, scaling, table) : add_tile<kTerm, false>(chunk, scaling, table);
@@ -280,7 +280,7 @@ void add(const Chunk<T>& chunk, Term term, const Scaling& scaling, uint64_t* tab
 template <class T>
 void deviate(const Chunk<T>& chunk, const Scaling& scaling, double* widest) {
     const double* __restrict scale = scaling.scale;
-    if (chunk.width == 1) {
+    if (chunk.step == 1) {
         alignas(64) double deviation[kChunk];
         for (int64_t p = 0; p < chunk.pixels; ++p) {
             deviation[p] = static_cast<double>(chunk.values[p]) * scale[0] - scaling.means[chunk.labels[p]];
@@ -361,7 +361,7 @@ void extreme_tile(const Chunk<T>& chunk, T* table) {
 
 template <class T>
 void extreme(const Chunk<T>& chunk, bool maximum, T* table) {
-    if (chunk.width == 1) {
+    if (chunk.step == 1) {
         maximum ? extreme_plane<true>(chunk, table) : extreme_plane<false>(chunk, table);
     } else {
         maximum ? extreme_tile<true>(chunk, table) : extreme_tile<false>(chunk, table);
@@ -390,7 +390,7 @@ void paint_plane(const Chunk<T>& chunk, const T* scores, T* out) {
 
 template <class T>
 void paint(const Chunk<T>& chunk, const T* scores, T* out) {
-    if (chunk.width == 1) return paint_plane(chunk, scores, out);
+    if (chunk.step == 1) return paint_plane(chunk, scores, out);
     for (int64_t p = 0; p < chunk.pixels; ++p) {
         const T* __restrict row = scores + chunk.labels[p] * chunk.step;
         T* __restrict target = out + p * chunk.step;

@@ -18,7 +18,7 @@ struct Run {
 // Runs that scan_labels may write beyond those it reports.
 inline constexpr std::int64_t kRunSlack = 8;
 
-// A chunk of at most kChunk pixels and `width` channels: values[p * step + c].
+// A chunk of at most kChunk pixels and `width` channels: values[p * step + c]. step == 1 means a plane, one channel.
 template <class T>
 struct Chunk {
     const T* values;
