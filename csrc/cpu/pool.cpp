@@ -20,10 +20,16 @@ using core::Reduce;
 constexpr std::int64_t kValuesPerWorker = 65536;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// Channels side by side whose sums stay in the second-level cache, and at least a cache line of them.
-std::int64_t widest_tile(std::int64_t n) {
-    constexpr std::int64_t kSums = 131072;
-    return std::clamp<std::int64_t>(kSums / n / 16 * 16, 16, 64);
+// Channels side by side that are taken together: as many as possible, because memory is read in its order then, but
+// their sums should stay in the second-level cache, and there should be work for all.
+std::int64_t widest_tile(const PoolShape& shape, int workers) {
+    constexpr std::int64_t kLine = 16, kSums = 262144;
+    std::int64_t width = std::max(kSums / shape.regions, kLine);
+    if (chunks_of(shape.pixels) < workers) {
+        const std::int64_t even = (shape.items * shape.channels + workers - 1) / workers;
+        width = std::min(width, (even + kLine - 1) / kLine * kLine);
+    }
+    return width;
 }
 
 bool is_extreme(Reduce reduce) { return reduce == Reduce::kMax || reduce == Reduce::kMin; }
@@ -34,17 +40,6 @@ Term term_of(Reduce reduce) {
     if (reduce == Reduce::kAbsSum) return Term::kMagnitude;
     return reduce == Reduce::kL2 ? Term::kSquare : Term::kValue;
 }
-
-// x * 2^exponent, rounded once: ldexp, at the price of a multiplication where 2^exponent is a normal double.
-struct PowerOfTwo {
-    explicit PowerOfTwo(int e = 0) : exponent(e), factor(std::ldexp(1.0, e)), normal(e >= -1022 && e <= 1023) {}
-
-    double times(double x) const { return normal ? x * factor : std::ldexp(x, exponent); }
-
-    int exponent;
-    double factor;
-    bool normal;
-};
 
 // Either every worker takes tiles of its own, or, where tiles are few and large, all of them share every tile, each
 // with a part of its pixels and then of its regions. Sums of integers, and of extremes the first in the order of
@@ -58,13 +53,13 @@ public:
           shape_(shape),
           reduce_(reduce),
           out_(out),
-          tiles_(shape, widest_tile(shape.regions)),
+          useful_(useful_workers(threads, shape.items * shape.channels * shape.pixels, kValuesPerWorker)),
+          tiles_(shape, widest_tile(shape, useful_)),
           exponent_(core::fixed_exponent(shape.pixels)),
-          unit_(std::ldexp(1.0, exponent_)) {
-        const int useful = useful_workers(threads, shape.items * shape.channels * shape.pixels, kValuesPerWorker);
-        together_ = tiles_.count() < useful && chunks_of(shape.pixels) > 1 && reduce != Reduce::kMedian;
+          unit_(core::power_of_two(exponent_)) {
+        together_ = tiles_.count() < useful_ && chunks_of(shape.pixels) > 1 && reduce != Reduce::kMedian;
         const std::int64_t most = together_ ? chunks_of(shape.pixels) : tiles_.count();
-        const auto workers = static_cast<int>(std::min<std::int64_t>(useful, most));
+        const auto workers = static_cast<int>(std::min<std::int64_t>(useful_, most));
         workers_.reserve(static_cast<std::size_t>(workers));
         for (int i = 0; i < workers; ++i) workers_.emplace_back(shape, reduce, tiles_.width());
     }
@@ -81,7 +76,10 @@ private:
         Worker(const PoolShape& shape, Reduce reduce, std::int64_t tile_width) : runs(shape.pixels) {
             const auto n = static_cast<std::size_t>(shape.regions), width = static_cast<std::size_t>(tile_width);
             largest.resize(width);
-            if (needs_sizes(reduce)) sizes.resize(n);
+            if (needs_sizes(reduce)) {
+                sizes.resize(n);
+                totals.resize(n);
+            }
             if (reduce == Reduce::kMedian) {
                 start.resize(n + 1);
                 next.resize(n);
@@ -91,7 +89,6 @@ private:
             } else {
                 sums.resize(n * width);
                 exponents.resize(width);
-                powers.resize(width);
                 scale.resize(width);
                 factor.resize(width);
             }
@@ -108,7 +105,7 @@ private:
         std::vector<std::uint64_t> sums;
         std::vector<T> extremes, sorted;
         std::vector<int> exponents;
-        std::vector<PowerOfTwo> powers;
+        std::vector<double> totals;  // sizes of the whole regions, for those that this worker finishes
         std::vector<double> scale, factor, means, widest, widen;
     };
 
@@ -128,30 +125,53 @@ private:
         const Share chunks = together_ ? team.share(everything.last, index) : everything;
         const std::int64_t first = chunks.first * kChunk;
         const std::int64_t pixels = std::min(chunks.last * kChunk, shape_.pixels) - first;
-        const Share all{0, tiles_.count()};
-        const Share mine = together_ ? all : team.share(all.last, index);
-        std::int64_t group = -1;
+        const Share mine = together_ ? Share{0, tiles_.count()} : team.share(tiles_.count(), index);
+        Turn turn{team,
+                  self,
+                  together_ ? workers_.front() : self,
+                  together_ ? team.share(shape_.regions, index) : Share{0, shape_.regions},
+                  {},
+                  nullptr};
+        std::int64_t item = mine.first / tiles_.per_item(), of_item = mine.first % tiles_.per_item(), group = -1;
         for (std::int64_t i = mine.first; i < mine.last; ++i) {
-            const Tile tile = tiles_[i];
-            Turn turn{team,
-                      self,
-                      together_ ? workers_.front() : self,
-                      together_ ? team.share(shape_.regions, index) : Share{0, shape_.regions},
-                      tile,
-                      values_ + tile.pixels + first * tile.step};
-            if (tile.group != group) {
-                group = tile.group;
-                const bool inside = self.runs.scan(labels_ + group * shape_.pixels + first, pixels, shape_.regions);
-                if (!inside) labels_outside_ = true;
-                std::fill(self.sizes.begin(), self.sizes.end(), 0);
-                if (inside && needs_sizes(reduce_)) self.runs.count(self.sizes.data());
+            turn.tile = tiles_.at(item, of_item);
+            turn.values = values_ + turn.tile.pixels + first * turn.tile.step;
+            const bool new_labels = turn.tile.group != group;
+            if (new_labels) {
+                group = turn.tile.group;
+                scan(turn, labels_ + group * shape_.pixels + first, pixels);
             }
             if (!measure(turn)) values_infinite_ = true;
             meet(turn);
             // Where the team works together, all see the same here: nobody is beyond the next meeting.
-            if (labels_outside_ || values_infinite_) continue;
-            reduce(turn);
-            meet(turn);
+            if (!labels_outside_ && !values_infinite_) {
+                if (new_labels) add_sizes(turn);
+                reduce(turn);
+                meet(turn);
+            }
+            if (++of_item == tiles_.per_item()) {
+                of_item = 0;
+                ++item;
+            }
+        }
+    }
+
+    void scan(Turn& turn, const std::int32_t* labels, std::int64_t pixels) {
+        Worker& self = turn.self;
+        if (!self.runs.scan(labels, pixels, shape_.regions)) {
+            labels_outside_ = true;
+        } else if (needs_sizes(reduce_)) {
+            std::fill(self.sizes.begin(), self.sizes.end(), 0);
+            self.runs.count(self.sizes.data());
+        }
+    }
+
+    void add_sizes(Turn& turn) const {
+        if (!needs_sizes(reduce_)) return;
+        for (std::int64_t r = turn.regions.first; r < turn.regions.last; ++r) {
+            std::int64_t size = 0;
+            for_each_part(turn, [&](const Worker& part) { size += part.sizes[static_cast<std::size_t>(r)]; });
+            turn.self.totals[static_cast<std::size_t>(r)] = static_cast<double>(size);
         }
     }
 
@@ -193,12 +213,6 @@ private:
         }
     }
 
-    std::int64_t size_of(const Turn& turn, std::int64_t region) const {
-        std::int64_t size = 0;
-        for_each_part(turn, [&](const Worker& part) { size += part.sizes[static_cast<std::size_t>(region)]; });
-        return size;
-    }
-
     T* out(const Turn& turn, std::int64_t region) const { return out_ + turn.tile.regions + region * turn.tile.step; }
 
     void add_up(Turn& turn, Term term) const {
@@ -218,18 +232,6 @@ private:
         });
     }
 
-    // Calls body(sum of scaled terms, region, channel) for the regions of this turn.
-    template <class Body>
-    void for_each_sum(const Turn& turn, Body&& body) const {
-        const double one = std::ldexp(1.0, -exponent_);
-        const std::uint64_t* sums = turn.whole.sums.data() + turn.regions.first * turn.tile.width;
-        for (std::int64_t r = turn.regions.first; r < turn.regions.last; ++r) {
-            for (std::int64_t c = 0; c < turn.tile.width; ++c) {
-                body(static_cast<double>(static_cast<std::int64_t>(*sums++)) * one, r, c);
-            }
-        }
-    }
-
     void sum(Turn& turn) {
         Worker& self = turn.self;
         const auto width = static_cast<std::size_t>(turn.tile.width);
@@ -237,7 +239,7 @@ private:
             MagnitudeBits<T> largest = 0;
             for_each_part(turn, [&](const Worker& part) { largest = std::max(largest, part.largest[c]); });
             self.exponents[c] = core::magnitude_exponent(static_cast<double>(std::bit_cast<T>(largest)));
-            self.scale[c] = std::ldexp(1.0, -self.exponents[c]);
+            self.scale[c] = core::power_of_two(-self.exponents[c]);
             self.factor[c] = self.scale[c] * unit_;
         }
         add_up(turn, term_of(reduce_));
@@ -255,12 +257,14 @@ private:
     void add_up_deviations(Turn& turn) const {
         Worker& self = turn.self;
         const auto width = turn.tile.width;
-        std::int64_t region = -1;
-        double size = 0.0;
-        for_each_sum(turn, [&](double sum, std::int64_t r, std::int64_t c) {
-            if (r != region) size = static_cast<double>(size_of(turn, region = r));
-            turn.whole.means[static_cast<std::size_t>(r * width + c)] = size > 0.0 ? sum / size : 0.0;
-        });
+        for (std::int64_t r = turn.regions.first; r < turn.regions.last; ++r) {
+            const double size = self.totals[static_cast<std::size_t>(r)];
+            for (std::int64_t k = r * width; k < (r + 1) * width; ++k) {
+                const auto sum = static_cast<std::int64_t>(turn.whole.sums[static_cast<std::size_t>(k)]);
+                const double scaled = static_cast<double>(sum) / unit_;
+                turn.whole.means[static_cast<std::size_t>(k)] = size > 0.0 ? scaled / size : 0.0;
+            }
+        }
         meet(turn);
         const Scaling scaling{self.scale.data(), self.factor.data(), nullptr, turn.whole.means.data(), unit_, false};
         std::fill(self.widest.begin(), self.widest.end(), 0.0);
@@ -272,7 +276,7 @@ private:
             double widest = 0.0;
             for_each_part(turn, [&](const Worker& part) { widest = std::max(widest, part.widest[c]); });
             const int spread = core::magnitude_exponent(widest);
-            self.widen[c] = std::ldexp(1.0, -spread);
+            self.widen[c] = core::power_of_two(-spread);
             self.exponents[c] += spread;
         }
         add_up(turn, Term::kDeviation);
@@ -282,15 +286,31 @@ private:
     template <bool kOfMean, class Of>
     void finish(const Turn& turn, int degree, Of&& of) const {
         Worker& self = turn.self;
-        std::int64_t region = -1;
-        double size = 0.0;
-        std::transform(self.exponents.begin(), self.exponents.end(), self.powers.begin(),
-                       [&](int exponent) { return PowerOfTwo(degree * exponent); });
-        for_each_sum(turn, [&](double sum, std::int64_t r, std::int64_t c) {
-            if (kOfMean && r != region) size = static_cast<double>(size_of(turn, region = r));
-            const double value = kOfMean ? (size > 0.0 ? of(sum / size) : kNaN) : of(sum);
-            out(turn, r)[c] = static_cast<T>(self.powers[static_cast<std::size_t>(c)].times(value));
-        });
+        const auto width = static_cast<std::size_t>(turn.tile.width);
+        bool normal = true;
+        for (std::size_t c = 0; c < width; ++c) {
+            self.exponents[c] *= degree;
+            self.factor[c] = core::power_of_two(self.exponents[c]);
+            normal = normal && std::isnormal(self.factor[c]);
+        }
+        const double one = 1.0 / unit_;
+        const double* factor = self.factor.data();
+        for (std::int64_t r = turn.regions.first; r < turn.regions.last; ++r) {
+            const std::uint64_t* sums = turn.whole.sums.data() + r * turn.tile.width;
+            T* row = out_ + turn.tile.regions + r * turn.tile.step;
+            const double size = kOfMean ? self.totals[static_cast<std::size_t>(r)] : 1.0;
+            const auto value = [&](std::size_t c) {
+                const double sum = static_cast<double>(static_cast<std::int64_t>(sums[c])) * one;
+                return of(kOfMean ? (size > 0.0 ? sum / size : kNaN) : sum);
+            };
+            if (normal) {
+                for (std::size_t c = 0; c < width; ++c) row[c] = static_cast<T>(value(c) * factor[c]);
+            } else {
+                for (std::size_t c = 0; c < width; ++c) {
+                    row[c] = static_cast<T>(std::ldexp(value(c), self.exponents[c]));
+                }
+            }
+        }
     }
 
     void extreme(Turn& turn) const {
@@ -304,16 +324,17 @@ private:
         });
         meet(turn);
         const auto width = turn.tile.width;
-        for (std::int64_t r = turn.regions.first; r < turn.regions.last; ++r) {
-            for (std::int64_t c = 0; c < width; ++c) {
-                const auto k = static_cast<std::size_t>(r * width + c);
-                T best = turn.whole.extremes[k];
-                for_each_other(turn, [&](const Worker& part) {
-                    const T other = part.extremes[k];
-                    if (maximum ? other > best : other < best) best = other;
-                });
-                out(turn, r)[c] = best == worst ? static_cast<T>(kNaN) : best;
+        T* whole = turn.whole.extremes.data();
+        for_each_other(turn, [&](const Worker& part) {
+            for (std::int64_t k = turn.regions.first * width; k < turn.regions.last * width; ++k) {
+                const T other = part.extremes[static_cast<std::size_t>(k)];
+                if (maximum ? other > whole[k] : other < whole[k]) whole[k] = other;
             }
+        });
+        for (std::int64_t r = turn.regions.first; r < turn.regions.last; ++r) {
+            const T* best = whole + r * width;
+            T* row = out(turn, r);
+            for (std::int64_t c = 0; c < width; ++c) row[c] = best[c] == worst ? static_cast<T>(kNaN) : best[c];
         }
     }
 
@@ -348,6 +369,7 @@ private:
     PoolShape shape_;
     Reduce reduce_;
     T* out_;
+    int useful_;  // workers, if there are things to share out
     Tiles tiles_;
     int exponent_;
     double unit_;

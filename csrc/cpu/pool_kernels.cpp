@@ -2,6 +2,10 @@
 // elsewhere: the linker could otherwise keep a wide-vector copy of one for the baseline code too.
 #include "cpu/pool_kernels.hpp"
 
+#if defined(__AVX512DQ__)
+#include <immintrin.h>
+#endif
+
 namespace midgrain::cpu::MIDGRAIN_ISA {
 namespace {
 
@@ -35,12 +39,24 @@ constexpr int kHalf = 26;
 constexpr double kHalfUnit = 1 << kHalf;
 
 // What rounded() adds to every integer, modulo 2^64.
-template <bool kWide>
+#if defined(__AVX512DQ__)
+template <bool kWide, class Real>
+constexpr uint64_t kBias = sizeof(Real) > sizeof(double) || kWide ? 0 : kRoundBits;
+#else
+template <bool kWide, class Real>
 constexpr uint64_t kBias = kWide ? (kRoundBits << kHalf) + kRoundBits : kRoundBits;
+#endif
 
 // llrint(x) + kBias: the nearest integer, ties to even. |x| <= 2^51, or with kWide <= 2^62. A number or a vector.
 template <bool kWide, class Whole, class Real>
 Whole rounded(Real x) {
+#if defined(__AVX512DQ__)
+    if constexpr (sizeof(Real) == kBytes) {
+        return __builtin_bit_cast(Whole, _mm512_cvt_roundpd_epi64(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    } else if constexpr (kWide) {
+        return static_cast<Whole>(static_cast<int64_t>(__builtin_rint(x)));
+    }
+#endif
     if constexpr (kWide) {
         // The high part is an even number of ones, so that rounding what is left rounds the whole.
         const Real shifted = x * (1.0 / kHalfUnit) + kRound;
@@ -165,8 +181,11 @@ void measure_plane(const T* values, int64_t pixels, MagnitudeBits<T>* largest) {
 template <class T>
 void measure(const T* values, int64_t pixels, int64_t step, int64_t width, MagnitudeBits<T>* largest) {
     if (step == 1) return measure_plane(values, pixels, largest);
+    constexpr int64_t kLine = 64 / sizeof(T), kAhead = 16;
     for (int64_t p = 0; p < pixels; ++p) {
         const T* row = values + p * step;
+        // Rows lie apart from each other, and the processor sees no order in that.
+        for (int64_t c = 0; c < width; c += kLine) __builtin_prefetch(row + kAhead * step + c);
         for (int64_t c = 0; c < width; ++c) {
             const MagnitudeBits<T> bits = magnitude_bits(row[c]);
             largest[c] = bits > largest[c] ? bits : largest[c];
@@ -180,6 +199,15 @@ constexpr int64_t kLanes = 8;
 
 template <class T>
 using Block = Vector<T, kPerVector * sizeof(T)>;
+
+template <class T>
+Vector<double> as_doubles(Block<T> raw) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        return _mm512_maskz_cvtps_pd(0xff, raw);  // Left alone, the compiler takes four steps.
+#endif
+    return __builtin_convertvector(raw, Vector<double>);
+}
 
 // running[kLanes + i] = running[i] + term i.
 template <Term kTerm, bool kWide, class T>
@@ -197,7 +225,7 @@ void run_along(const Chunk<T>& chunk, const Scaling& scaling, uint64_t* running)
             if constexpr (kTerm == Term::kDeviation) {
                 for (int64_t l = 0; l < kPerVector; ++l) mean[l] = scaling.means[labels[k * kPerVector + l]];
             }
-            const Real value = __builtin_convertvector(raw, Real);
+            const Real value = as_doubles<T>(raw);
             lanes[k] += fixed<T, kTerm, kWide, Whole>(value, scale, scaling.unit, mean, widen);
             __builtin_memcpy(out + k * kPerVector, &lanes[k], kBytes);
         }
@@ -222,16 +250,18 @@ void add_plane(const Chunk<T>& chunk, const Scaling& scaling, uint64_t* table) {
     run_along<kTerm, kWide>(chunk, scaling, running);
     if (many_runs(chunk)) {
         for (int64_t p = 0; p < chunk.pixels; ++p) {
-            table[chunk.labels[p]] += running[p + kLanes] - running[p] - kBias<kWide>;
+            table[chunk.labels[p]] += running[p + kLanes] - running[p] - kBias<kWide, Vector<double>>;
         }
         return;
     }
-    uint64_t before = 0;
-    for (int64_t k = 0; k < chunk.run_count; ++k) {
-        const uint64_t* last = running + chunk.runs[k].end;
-        const uint64_t sum = ((last[0] + last[1]) + (last[2] + last[3])) + ((last[4] + last[5]) + (last[6] + last[7]));
-        const uint64_t total = sum - kBias<kWide> * static_cast<uint64_t>(chunk.runs[k].end);
-        table[chunk.runs[k].label] += total - before;
+    const Run* run = chunk.runs;
+    const Run* const last = run + chunk.run_count;
+    for (uint64_t before = 0; run != last; ++run) {
+        const uint64_t* eight = running + run->end;
+        const uint64_t sum =
+            ((eight[0] + eight[1]) + (eight[2] + eight[3])) + ((eight[4] + eight[5]) + (eight[6] + eight[7]));
+        const uint64_t total = sum - kBias<kWide, Vector<double>> * static_cast<uint64_t>(run->end);
+        table[run->label] += total - before;
         before = total;
     }
 }
@@ -252,7 +282,7 @@ void add_tile(const Chunk<T>& chunk, const Scaling& scaling, uint64_t* table) {
                 const double mean = kTerm == Term::kDeviation ? means[c] : 0.0;
                 const double wider = kTerm == Term::kDeviation ? widen[c] : 1.0;
                 const double value = static_cast<double>(row[c]);
-                sums[c] += fixed<T, kTerm, kWide, uint64_t>(value, scale[c], unit, mean, wider) - kBias<kWide>;
+                sums[c] += fixed<T, kTerm, kWide, uint64_t>(value, scale[c], unit, mean, wider) - kBias<kWide, double>;
             }
         }
     }

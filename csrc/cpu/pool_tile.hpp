@@ -29,23 +29,24 @@ struct Tile {
     std::int64_t step, width;
 };
 
-// All tiles of a batch, in the order of memory.
+// All tiles of a batch, item by item.
 class Tiles {
 public:
     Tiles(const PoolShape& shape, std::int64_t widest)
         : shape_(shape),
           planes_(!shape.channels_last || shape.channels == 1),
           width_(planes_ ? 1 : std::min(shape.channels, widest)),
-          per_item_((shape.channels + width_ - 1) / width_) {}
+          per_item_((shape.channels + width_ - 1) / width_),
+          items_per_group_(shape.items / shape.groups) {}
 
     std::int64_t count() const { return shape_.items * per_item_; }
+    std::int64_t per_item() const { return per_item_; }
     std::int64_t width() const { return width_; }
 
-    Tile operator[](std::int64_t index) const {
-        const std::int64_t item = index / per_item_, first = index % per_item_ * width_;
+    Tile at(std::int64_t item, std::int64_t index) const {
+        const std::int64_t group = item / items_per_group_, first = index * width_;
         const std::int64_t of_pixels = item * shape_.channels * shape_.pixels;
         const std::int64_t of_regions = item * shape_.channels * shape_.regions;
-        const std::int64_t group = item * shape_.groups / shape_.items;
         if (planes_) return {group, of_pixels + first * shape_.pixels, of_regions + first * shape_.regions, 1, 1};
         return {group, of_pixels + first, of_regions + first, shape_.channels,
                 std::min(width_, shape_.channels - first)};
@@ -54,7 +55,7 @@ public:
 private:
     PoolShape shape_;
     bool planes_;
-    std::int64_t width_, per_item_;
+    std::int64_t width_, per_item_, items_per_group_;
 };
 
 inline std::int64_t chunks_of(std::int64_t pixels) { return (pixels + kChunk - 1) / kChunk; }
