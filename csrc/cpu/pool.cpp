@@ -294,21 +294,35 @@ private:
             normal = normal && std::isnormal(self.factor[c]);
         }
         const double one = 1.0 / unit_;
-        const double* factor = self.factor.data();
-        for (std::int64_t r = turn.regions.first; r < turn.regions.last; ++r) {
-            const std::uint64_t* sums = turn.whole.sums.data() + r * turn.tile.width;
-            T* row = out_ + turn.tile.regions + r * turn.tile.step;
-            const double size = kOfMean ? self.totals[static_cast<std::size_t>(r)] : 1.0;
-            const auto value = [&](std::size_t c) {
-                const double sum = static_cast<double>(static_cast<std::int64_t>(sums[c])) * one;
-                return of(kOfMean ? (size > 0.0 ? sum / size : kNaN) : sum);
+        // One row per region, or one for all regions of a plane.
+        const auto write = [&](std::int64_t first, std::int64_t count, auto&& size, auto&& channel) {
+            const std::uint64_t* sums = turn.whole.sums.data() + first * turn.tile.width;
+            T* row = out(turn, first);
+            const auto value = [&](std::int64_t i) {
+                const double sum = static_cast<double>(static_cast<std::int64_t>(sums[i])) * one;
+                return of(kOfMean ? (size(i) > 0.0 ? sum / size(i) : kNaN) : sum);
             };
             if (normal) {
-                for (std::size_t c = 0; c < width; ++c) row[c] = static_cast<T>(value(c) * factor[c]);
-            } else {
-                for (std::size_t c = 0; c < width; ++c) {
-                    row[c] = static_cast<T>(std::ldexp(value(c), self.exponents[c]));
+                for (std::int64_t i = 0; i < count; ++i) {
+                    row[i] = static_cast<T>(value(i) * self.factor[channel(i)]);
                 }
+            } else {
+                for (std::int64_t i = 0; i < count; ++i) {
+                    row[i] = static_cast<T>(std::ldexp(value(i), self.exponents[channel(i)]));
+                }
+            }
+        };
+        const double* totals = self.totals.data();
+        const auto [first, last] = turn.regions;
+        if (turn.tile.step == 1) {
+            write(
+                first, last - first, [&](std::int64_t i) { return totals[first + i]; },
+                [](std::int64_t) { return std::size_t{0}; });
+        } else {
+            for (std::int64_t r = first; r < last; ++r) {
+                write(
+                    r, turn.tile.width, [&](std::int64_t) { return totals[r]; },
+                    [](std::int64_t c) { return static_cast<std::size_t>(c); });
             }
         }
     }
@@ -331,10 +345,13 @@ private:
                 if (maximum ? other > whole[k] : other < whole[k]) whole[k] = other;
             }
         });
-        for (std::int64_t r = turn.regions.first; r < turn.regions.last; ++r) {
+        // Where the regions lie one after the other they are one row.
+        const bool dense = turn.tile.step == width;
+        const std::int64_t length = dense ? (turn.regions.last - turn.regions.first) * width : width;
+        for (std::int64_t r = turn.regions.first; r < turn.regions.last; r += dense ? length / width : 1) {
             const T* best = whole + r * width;
             T* row = out(turn, r);
-            for (std::int64_t c = 0; c < width; ++c) row[c] = best[c] == worst ? static_cast<T>(kNaN) : best[c];
+            for (std::int64_t c = 0; c < length; ++c) row[c] = best[c] == worst ? static_cast<T>(kNaN) : best[c];
         }
     }
 

@@ -278,7 +278,24 @@ void add_tile(const Chunk<T>& chunk, const Scaling& scaling, uint64_t* table) {
         const double* __restrict means = scaling.means + chunk.runs[k].label * width;
         for (; p < chunk.runs[k].end; ++p) {
             const T* __restrict row = chunk.values + p * chunk.step;
-            for (int64_t c = 0; c < width; ++c) {
+            int64_t c = 0;
+            for (; c + kPerVector <= width; c += kPerVector) {
+                using Real = Vector<double>;
+                Block<T> raw;
+                Vector<uint64_t> total;
+                Real factor, mean = {}, wider = {};
+                __builtin_memcpy(&raw, row + c, sizeof raw);
+                __builtin_memcpy(&total, sums + c, kBytes);
+                __builtin_memcpy(&factor, scale + c, kBytes);
+                if constexpr (kTerm == Term::kDeviation) {
+                    __builtin_memcpy(&mean, means + c, kBytes);
+                    __builtin_memcpy(&wider, widen + c, kBytes);
+                }
+                total += fixed<T, kTerm, kWide, Vector<uint64_t>>(as_doubles<T>(raw), factor, unit, mean, wider) -
+                         kBias<kWide, Real>;
+                __builtin_memcpy(sums + c, &total, kBytes);
+            }
+            for (; c < width; ++c) {
                 const double mean = kTerm == Term::kDeviation ? means[c] : 0.0;
                 const double wider = kTerm == Term::kDeviation ? widen[c] : 1.0;
                 const double value = static_cast<double>(row[c]);
