@@ -130,9 +130,10 @@ def _pool_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Non
         result = paint(gradient / _sizes(ctx, labels, gradient), labels, *how)
     elif ctx.reduce in ("max", "min"):
         _, values, extreme = ctx.saved_tensors
-        hit = (values.to(extreme.dtype) == paint(extreme, labels, *how)).to(gradient.dtype)
+        # In place: another array as large as the values costs more than the arithmetic.
+        hit = paint(extreme.detach(), labels, *how).eq_(values.detach())
         ties = pool(hit, labels, "sum", ctx.n, *how)
-        result = paint(gradient / ties.clamp(min=1), labels, *how) * hit
+        result = paint(gradient / ties.clamp(min=1), labels, *how).mul_(hit)
     else:
         raise NotImplementedError(f"pool(reduce={ctx.reduce!r}) is not differentiable; mean, sum, max and min are")
     return result.to(ctx.values_dtype), None, None, None, None, None
