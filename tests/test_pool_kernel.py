@@ -102,7 +102,7 @@ def batch(channels, shape, dtype, label_groups=2, items=2):
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [1, 2, 3, 8, 17, 64, 65, 130])
+@pytest.mark.parametrize("channels", [1, 3, 17, 65])
 def test_channels_last_gives_the_same_bits(channels, dtype, reduce):
     for shape in ((6, 7), (35, 61)):
         values, labels = batch(channels, shape, dtype)

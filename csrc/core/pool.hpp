@@ -8,6 +8,9 @@
 //   mean  sum / count            sum                      abs-sum, l1  sum of |v|      l2  sqrt(sum of v^2)
 //   var   mean of (v - mean)^2   std  sqrt(var)           max, min                     median (mean of the middle two)
 //
+// Channels are independent of each other, wherever they lie in memory. Of equal extremes (0 and -0) the first pixel's
+// counts. Painting gives every pixel its region's number, NaN included.
+//
 // A region without pixels gives NaN for mean, var, std, max, min and median, 0 for the sums and norms.
 #pragma once
 
