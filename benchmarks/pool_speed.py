@@ -167,5 +167,5 @@ if __name__ == "__main__":
         "pool_speed",
         list(table[0]),
         table,
-        "Medians; float32; the peers have one thread, midgrain takes a second where there is work for it. Its checks included.",
+        "Medians; float32; the peers have one thread, midgrain takes a second where there is work for it.",
     )
