@@ -248,53 +248,62 @@ const std::map<std::string, core::Reduce>& reductions() {
     return names;
 }
 
-// Shapes shared by pooling and painting: [groups, planes, a], [groups, b] and [groups, planes, c].
-void check_groups(const ArrayView& in, const ArrayView& labels, const ArrayView& out, std::int64_t n) {
+// The shape of pooling and painting, `in` being what is read: over pixels for pooling, over regions for painting.
+// Channels first: [groups, channels, a], labels [groups, pixels], out [groups, channels, b].
+// Channels last: [items, a, channels], labels [groups, pixels], out [items, b, channels], groups dividing items.
+cpu::PoolShape pool_shape(const ArrayView& in, const ArrayView& labels, const ArrayView& out, bool pooling,
+                          bool channels_last) {
+    const int axis = channels_last ? 1 : 2;
+    const std::int64_t items = in.shape(0), channels = in.shape(3 - axis);
+    const std::int64_t pixels = (pooling ? in : out).shape(axis), n = (pooling ? out : in).shape(axis);
     if (in.element() != out.element()) throw py::type_error(out.name() + ": expected the dtype of " + in.name());
     if (n < 1) throw py::value_error("n: expected at least one region, got " + std::to_string(n));
     if (labels.shape(1) < 1) throw py::value_error("labels: expected at least one pixel, got none");
+    const std::int64_t groups = channels_last ? labels.shape(0) : items;
+    labels.require_shape({groups, pixels});
+    if (channels_last && (groups < 1 || items % groups != 0)) {
+        throw py::value_error("labels: expected a number of label maps that divides " + std::to_string(items) +
+                              ", got " + std::to_string(groups));
+    }
+    const std::int64_t other = pooling ? n : pixels;
+    if (channels_last) {
+        out.require_shape({items, other, channels});
+    } else {
+        out.require_shape({items, channels, other});
+    }
+    return {groups, items, channels, pixels, n, channels_last};
 }
 
 void pool(py::handle values_in, py::handle labels_in, const std::string& reduce, py::handle out_in,
-          std::int64_t num_threads) {
+          std::int64_t num_threads, bool channels_last) {
     const ArrayView values(values_in, "values", 3, {Element::kFloat32, Element::kFloat64}, false);
     const ArrayView labels(labels_in, "labels", 2, {Element::kInt32}, false);
     const ArrayView out(out_in, "out", 3, {Element::kFloat32, Element::kFloat64}, true);
-    const std::int64_t groups = values.shape(0), planes = values.shape(1), pixels = values.shape(2);
-    const std::int64_t n = out.shape(2);
-    check_groups(values, labels, out, n);
-    labels.require_shape({groups, pixels});
-    out.require_shape({groups, planes, n});
+    const cpu::PoolShape shape = pool_shape(values, labels, out, true, channels_last);
     const auto found = reductions().find(reduce);
     if (found == reductions().end()) throw py::value_error("reduce: unknown reduction '" + reduce + "'");
     const int threads = check_threads(num_threads);
     const py::gil_scoped_release release;
     if (values.element() == Element::kFloat32) {
-        cpu::pool(values.data<float>(), labels.data<std::int32_t>(), groups, planes, pixels, n, found->second, threads,
-                  out.data<float>());
+        cpu::pool(values.data<float>(), labels.data<std::int32_t>(), shape, found->second, threads, out.data<float>());
     } else {
-        cpu::pool(values.data<double>(), labels.data<std::int32_t>(), groups, planes, pixels, n, found->second, threads,
+        cpu::pool(values.data<double>(), labels.data<std::int32_t>(), shape, found->second, threads,
                   out.data<double>());
     }
 }
 
-void paint(py::handle scores_in, py::handle labels_in, py::handle out_in, std::int64_t num_threads) {
+void paint(py::handle scores_in, py::handle labels_in, py::handle out_in, std::int64_t num_threads,
+           bool channels_last) {
     const ArrayView scores(scores_in, "scores", 3, {Element::kFloat32, Element::kFloat64}, false);
     const ArrayView labels(labels_in, "labels", 2, {Element::kInt32}, false);
     const ArrayView out(out_in, "out", 3, {Element::kFloat32, Element::kFloat64}, true);
-    const std::int64_t groups = scores.shape(0), planes = scores.shape(1), n = scores.shape(2);
-    const std::int64_t pixels = out.shape(2);
-    check_groups(scores, labels, out, n);
-    labels.require_shape({groups, pixels});
-    out.require_shape({groups, planes, pixels});
+    const cpu::PoolShape shape = pool_shape(scores, labels, out, false, channels_last);
     const int threads = check_threads(num_threads);
     const py::gil_scoped_release release;
     if (scores.element() == Element::kFloat32) {
-        cpu::paint(scores.data<float>(), labels.data<std::int32_t>(), groups, planes, pixels, n, threads,
-                   out.data<float>());
+        cpu::paint(scores.data<float>(), labels.data<std::int32_t>(), shape, threads, out.data<float>());
     } else {
-        cpu::paint(scores.data<double>(), labels.data<std::int32_t>(), groups, planes, pixels, n, threads,
-                   out.data<double>());
+        cpu::paint(scores.data<double>(), labels.data<std::int32_t>(), shape, threads, out.data<double>());
     }
 }
 
@@ -324,8 +333,9 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("rgb_to_lab", &rgb_to_lab, py::arg("rgb"), py::arg("lab"), py::arg("channels_last"),
                py::arg("num_threads"));
     module.def("pool", &pool, py::arg("values"), py::arg("labels"), py::arg("reduce"), py::arg("out"),
-               py::arg("num_threads"));
-    module.def("paint", &paint, py::arg("scores"), py::arg("labels"), py::arg("out"), py::arg("num_threads"));
+               py::arg("num_threads"), py::arg("channels_last") = false);
+    module.def("paint", &paint, py::arg("scores"), py::arg("labels"), py::arg("out"), py::arg("num_threads"),
+               py::arg("channels_last") = false);
     bind_patches(module);
     module.def("available_instruction_sets", [] {
         const auto names = cpu::available_instruction_sets();

@@ -8,9 +8,13 @@
 //   mean  sum / count            sum                      abs-sum, l1  sum of |v|      l2  sqrt(sum of v^2)
 //   var   mean of (v - mean)^2   std  sqrt(var)           max, min                     median (mean of the middle two)
 //
+// Channels are independent of each other, wherever they lie in memory. Of equal extremes (0 and -0) the first pixel's
+// counts. Painting gives every pixel its region's number, NaN included.
+//
 // A region without pixels gives NaN for mean, var, std, max, min and median, 0 for the sums and norms.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -27,8 +31,15 @@ MIDGRAIN_HD int fixed_exponent(std::int64_t n) { return 62 - ceil_log2(n); }
 // k with largest < 2^k, 0 for an all-zero plane; at least -1000, so that 2^-k is finite.
 inline int magnitude_exponent(double largest) {
     if (!(largest > 0.0)) return 0;
-    const int exponent = std::ilogb(largest) + 1;
+    // The exponent field; that of subnormal numbers is below -1000 in any case.
+    const int exponent = static_cast<int>(std::bit_cast<std::uint64_t>(largest) >> 52) - 1022;
     return exponent < -1000 ? -1000 : exponent;
+}
+
+// ldexp(1.0, exponent), at the price of a few integer instructions for normal doubles.
+inline double power_of_two(int exponent) {
+    if (exponent < -1022 || exponent > 1023) return std::ldexp(1.0, exponent);
+    return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
 }
 
 }  // namespace midgrain::core

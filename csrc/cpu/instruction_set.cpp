@@ -8,6 +8,7 @@
 #include "cpu/connectivity_rows.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/pixel_rows.hpp"
+#include "cpu/pool_kernels.hpp"
 #include "cpu/slic_tiles.hpp"
 #include "cpu/slic_wide_assign.hpp"
 
@@ -19,13 +20,14 @@ struct Choice {
     const TileKernels* tiles;
     const PixelKernels* pixels;
     const RowsVariant* rows;
+    const PoolVariant* pool;
     UpdateCentres update_centres;
     AssignWide assign_wide;
 };
 
 // The variant compiled into namespace `isa`.
 #define MIDGRAIN_CHOICE(isa) \
-    {#isa, &isa::kTileKernels, &isa::kPixelKernels, &isa::kRows, isa::kUpdateCentres, isa::kAssignWide}
+    {#isa, &isa::kTileKernels, &isa::kPixelKernels, &isa::kRows, &isa::kPool, isa::kUpdateCentres, isa::kAssignWide}
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
@@ -82,5 +84,7 @@ const PixelKernels& pixel_kernels() { return *current().load()->pixels; }
 AssignWide assign_wide() { return current().load()->assign_wide; }
 
 const RowsVariant& rows_variant() { return *current().load()->rows; }
+
+const PoolVariant& pool_variant() { return *current().load()->pool; }
 
 }  // namespace midgrain::cpu

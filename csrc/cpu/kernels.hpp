@@ -67,17 +67,22 @@ void enforce_connectivity(const std::int32_t* labels_in, std::int64_t items, cor
 // lab: [items, 3, pixels] of the pictures' colours. Throws InvalidValue for NaN or infinity.
 void rgb_to_lab(const Pictures& pictures, int threads, float* lab);
 
-// values [groups, planes, pixels]; labels [groups, pixels] in 0 .. n-1; out [groups, planes, n].
-// Throws InvalidValue for labels out of range and for NaN or infinity in values.
-template <class T>
-void pool(const T* values, const std::int32_t* labels, std::int64_t groups, std::int64_t planes, std::int64_t pixels,
-          std::int64_t n, core::Reduce reduce, int threads, T* out);
+// What is pooled or painted. Over pixels [items, channels, pixels], or [items, pixels, channels] if channels_last; over
+// regions the same with `regions` in place of `pixels`. labels [groups, pixels] in 0 .. regions-1: every group's labels
+// serve items / groups items in a row.
+struct PoolShape {
+    std::int64_t groups, items, channels, pixels, regions;
+    bool channels_last;
+};
 
-// scores [groups, planes, n]; labels [groups, pixels] in 0 .. n-1; out [groups, planes, pixels].
-// Throws InvalidValue for labels out of range.
+// values over pixels, out over regions. Throws InvalidValue for labels out of range and for NaN or infinity in values.
 template <class T>
-void paint(const T* scores, const std::int32_t* labels, std::int64_t groups, std::int64_t planes, std::int64_t pixels,
-           std::int64_t n, int threads, T* out);
+void pool(const T* values, const std::int32_t* labels, const PoolShape& shape, core::Reduce reduce, int threads,
+          T* out);
+
+// scores over regions, out over pixels. Throws InvalidValue for labels out of range.
+template <class T>
+void paint(const T* scores, const std::int32_t* labels, const PoolShape& shape, int threads, T* out);
 
 // images [items, channels, z, y, x]; patches [items, count, channels, patch z, y, x]. Definition: core/patches.hpp.
 template <class T>

@@ -12,7 +12,8 @@ namespace {
 
 // Threads that calls of this process run on at this moment.
 std::atomic<int> running{0};
-thread_local bool inside_team = false;
+// Of those, the ones that are counted for the call that this thread is in.
+thread_local int counted_here = 0;
 
 int usable_cores() {
 #if defined(__linux__)
@@ -29,25 +30,25 @@ int usable_cores() {
 
 }  // namespace
 
-ThreadClaim::ThreadClaim(int wanted) : outermost_(!inside_team) {
-    size_ = std::max(wanted, 1);
-    if (!outermost_) return;
-    inside_team = true;
-    int before = running.fetch_add(size_);
-    if (before > 0 && size_ > 1) {
+ThreadClaim::ThreadClaim(int wanted) : size_(std::max(wanted, 1)), before_(counted_here) {
+    if (before_ > 1) return;  // inside a team
+    const int more = size_ - before_;
+    const int others = running.fetch_add(more) - before_;
+    if (others > 0 && size_ > 1) {
         // Other calls are at work: what they leave of the cores, at least the caller's own thread.
-        const int granted = std::clamp(usable_cores() - before, 1, size_);
+        const int granted = std::clamp(usable_cores() - others, 1, size_);
         running -= size_ - granted;
         size_ = granted;
     }
+    counted_here = size_;
 }
 
-void ThreadClaim::join_team() { inside_team = true; }
+void ThreadClaim::join_team(int size) { counted_here = size; }
 
 ThreadClaim::~ThreadClaim() {
-    if (!outermost_) return;
-    running -= size_;
-    inside_team = false;
+    if (before_ > 1) return;
+    running -= size_ - before_;
+    counted_here = before_;
 }
 
 }  // namespace midgrain::cpu

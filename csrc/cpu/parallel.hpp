@@ -49,12 +49,12 @@ public:
 
     int size() const { return size_; }
 
-    // Says that the calling thread, fresh and soon to end, belongs to a team that has been counted.
-    static void join_team();
+    // Says that the calling thread, fresh and soon to end, belongs to a team of that size, which has been counted.
+    static void join_team(int size);
 
 private:
-    bool outermost_;
     int size_;
+    int before_;  // threads that were already counted for the calling thread's call
 };
 
 // Runs body(team, index) on up to `wanted` threads, the caller being number 0. Where the system refuses a thread,
@@ -74,7 +74,7 @@ void run_team(int wanted, Body&& body) {
     try {
         for (int index = 1; index < wanted; ++index) {
             others.emplace_back([&, index] {
-                ThreadClaim::join_team();
+                ThreadClaim::join_team(claim.size());
                 size.wait(0);
                 body(*team, index);
             });

@@ -13,8 +13,12 @@ def pool(values, labels, n, reduce):
     """Values and labels of one plane, any shape -> float64 [n]."""
     values = [float(v) for v in np.ravel(values)]
     labels = [int(label) for label in np.ravel(labels)]
-    regions = [[v for v, label in zip(values, labels, strict=True) if label == r] for r in range(n)]
     exponent = magnitude_exponent(values)
+    regions = [[] for _ in range(n)]
+    for value, label in zip(values, labels, strict=True):
+        regions[label].append(value)
+    if reduce in ("var", "std"):
+        return np.array(_spread(regions, reduce, exponent, len(values)))
     return np.array([_reduce(region, reduce, exponent, len(values)) for region in regions])
 
 
@@ -22,6 +26,27 @@ def magnitude_exponent(values):
     """The least exponent with every magnitude below 2 to its power; -1000 at least, 0 for zeros."""
     largest = max(abs(v) for v in values)
     return max(math.frexp(largest)[1], -1000) if largest else 0
+
+
+def _spread(regions, reduce, exponent, pixels):
+    deviations = []
+    for region in regions:
+        scaled = [math.ldexp(v, -exponent) for v in region]
+        mean = _exact_sum(scaled, pixels) / len(region) if region else 0.0
+        deviations.append([v - mean for v in scaled])
+    spread = magnitude_exponent([d for region in deviations for d in region])
+    results = []
+    for region in deviations:
+        if not region:
+            results.append(math.nan)
+            continue
+        scaled = [math.ldexp(d, -spread) for d in region]
+        variance = _exact_sum([d * d for d in scaled], pixels) / len(region)
+        if reduce == "var":
+            results.append(_ldexp(variance, 2 * (exponent + spread)))
+        else:
+            results.append(_ldexp(math.sqrt(variance), exponent + spread))
+    return results
 
 
 def _reduce(region, reduce, exponent, pixels):
@@ -35,15 +60,9 @@ def _reduce(region, reduce, exponent, pixels):
             return _ldexp(math.sqrt(_exact_sum([v * v for v in scaled], pixels)), exponent)
     if not region:
         return math.nan
-    mean = _exact_sum(scaled, pixels) / len(region)
-    variance = math.fsum((v - mean) ** 2 for v in scaled) / len(region)
     match reduce:
         case "mean":
-            return _ldexp(mean, exponent)
-        case "var":
-            return _ldexp(variance, 2 * exponent)
-        case "std":
-            return _ldexp(math.sqrt(variance), exponent)
+            return _ldexp(_exact_sum(scaled, pixels) / len(region), exponent)
         case "max":
             return max(region)
         case "min":

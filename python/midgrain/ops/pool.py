@@ -25,14 +25,17 @@ def pool(
     *,
     n: int | None = None,
     spatial_dims: int | None = None,
+    channel_axis: int = 1,
     num_threads: int | None = None,
 ) -> Any:
-    """One number per superpixel (Thesis eq. 3.1 and table 3.6).
+    """One number per superpixel (Thesis eq. 3.1 and table 3.6), and per channel where there are several.
 
     With labels of one image [H, W] or volume [T, H, W], values are [..., *labels.shape] and the result [..., n].
     With a batch of labels [B, H, W] or [B, T, H, W], values are [B, ..., H, W] or [B, ..., T, H, W] and the
     result [B, ..., n]. Where values and labels are both [A, H, W] they are read as one volume; `spatial_dims=2`
-    says that they are a batch of images.
+    says that they are a batch of images. With `channel_axis=-1` the channels come last: values [..., *S, C] give
+    [..., n, C]. Values in either order are read where they lie, also tensors in torch's channels_last memory format
+    (whose result then lies in memory in that order too).
 
     Sums are exact in 64-bit fixed point scaled by the plane's largest magnitude, so they do not depend on threads
     or batch; the error per value is below 2^-46 of that magnitude for 224 x 224 pixels.
@@ -43,6 +46,7 @@ def pool(
         reduce: "mean", "sum", "abs-sum" (= "l1"), "l2", "var" and "std" (of the population), "max", "min", "median".
         n: number of superpixels, by default the largest label + 1.
         spatial_dims: 2 (images) or 3 (volumes), where the shapes leave it open.
+        channel_axis: 1 (channels, where there are any, come before the spatial axes) or -1 (they come last).
         num_threads: see `midgrain.ops.slic`.
 
     Returns:
@@ -58,35 +62,52 @@ def pool(
         >>> import numpy as np, midgrain as mg
         >>> mg.pool(np.array([[1.0, 3.0], [5.0, 5.0]]), np.array([[0, 0], [1, 1]]))
         array([2., 5.])
+        >>> mg.pool(np.ones((2, 2, 64)), np.array([[0, 0], [1, 1]]), channel_axis=-1).shape
+        (2, 64)
     """
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce: expected one of {', '.join(REDUCTIONS)}, got {reduce!r}")
     like = values
     values, labels = _checked_arrays(values, labels, ("values", "labels"))
-    batched, spatial = _match(list(values.shape), list(labels.shape), spatial_dims)
-    labels_2d = labels.reshape(-1, math.prod(spatial)) if batched else labels.reshape(1, -1)
-    leading = list(values.shape[: values.ndim - len(spatial)])
-    grouped = values.reshape(labels_2d.shape[0], -1, labels_2d.shape[1])
-    n = _count_labels(labels) if n is None else check_int(n, "n", 1, 2**31 - 1)
+    outer, channels = _split_channels(values, "values", channel_axis)
+    batched, spatial = _match(outer, list(labels.shape), spatial_dims)
+    leading = outer[: len(outer) - len(spatial)]
     threads = _kernels.check_threads(num_threads)
+    in_memory = _with_axis_last(values, len(leading) - 1) if leading and not channels else None
+    if in_memory is not None:
+        result = pool(in_memory, labels, reduce, n=n, spatial_dims=len(spatial), channel_axis=-1, num_threads=threads)
+        return result.swapaxes(-1, -2)
+    labels_2d = labels.reshape(-1, math.prod(spatial)) if batched else labels.reshape(1, -1)
+    n = _count_labels(labels) if n is None else check_int(n, "n", 1, 2**31 - 1)
+    grouped = values.reshape(_kernel_shape(labels_2d.shape[0], labels_2d.shape[1], channels))
+    shape = [*leading, n, *channels]
     if is_torch(values):
         from midgrain.ops import torch_library
 
-        return torch_library.pool(grouped, labels_2d, reduce, n, threads).reshape([*leading, n])
-    return wrap_like(pool_numpy(grouped, labels_2d, reduce, n, threads).reshape([*leading, n]), like)
+        return torch_library.pool(grouped, labels_2d, reduce, n, threads, bool(channels)).reshape(shape)
+    return wrap_like(pool_numpy(grouped, labels_2d, reduce, n, threads, bool(channels)).reshape(shape), like)
 
 
-def paint(scores: Any, labels: Any, *, spatial_dims: int | None = None, num_threads: int | None = None) -> Any:
+def paint(
+    scores: Any,
+    labels: Any,
+    *,
+    spatial_dims: int | None = None,
+    channel_axis: int = 1,
+    num_threads: int | None = None,
+) -> Any:
     """Give every pixel its superpixel's score: the inverse of `pool`.
 
     With labels [H, W] or [T, H, W], scores are [..., n] and the result [..., *labels.shape]. With a batch of labels
     [B, H, W] or [B, T, H, W], scores are [B, ..., n]. Scores [A, n] with labels [A, H, W] are read as a batch of
-    images; `spatial_dims=3` says that the labels are one volume.
+    images; `spatial_dims=3` says that the labels are one volume. With `channel_axis=-1` scores [..., n, C] give
+    [..., *S, C].
 
     Args:
         scores: real numbers, NaN allowed; dtypes as in `pool`.
         labels: integers in 0 .. n - 1.
         spatial_dims: 2 (images) or 3 (volumes), where the shapes leave it open.
+        channel_axis: 1 (channels, where there are any, come before n) or -1 (they come last).
         num_threads: see `midgrain.ops.slic`.
 
     Returns:
@@ -104,35 +125,78 @@ def paint(scores: Any, labels: Any, *, spatial_dims: int | None = None, num_thre
     """
     like = scores
     scores, labels = _checked_arrays(scores, labels, ("scores", "labels"))
-    batched = _paint_is_batched(list(scores.shape), list(labels.shape), spatial_dims)
+    outer, channels = _split_channels(scores, "scores", channel_axis)
+    batched = _paint_is_batched(outer, list(labels.shape), spatial_dims)
     spatial = list(labels.shape[1:] if batched else labels.shape)
     labels_2d = labels.reshape(-1, math.prod(spatial)) if batched else labels.reshape(1, -1)
-    leading, n = list(scores.shape[:-1]), int(scores.shape[-1])
-    grouped = scores.reshape(labels_2d.shape[0], -1, n)
+    grouped = scores.reshape(_kernel_shape(labels_2d.shape[0], outer[-1], channels))
+    shape = [*outer[:-1], *spatial, *channels]
     threads = _kernels.check_threads(num_threads)
     if is_torch(scores):
         from midgrain.ops import torch_library
 
-        return torch_library.paint(grouped, labels_2d, threads).reshape([*leading, *spatial])
-    return wrap_like(paint_numpy(grouped, labels_2d, threads).reshape([*leading, *spatial]), like)
+        return torch_library.paint(grouped, labels_2d, threads, bool(channels)).reshape(shape)
+    return wrap_like(paint_numpy(grouped, labels_2d, threads, bool(channels)).reshape(shape), like)
 
 
 def pool_numpy(
-    values: npt.NDArray[Any], labels: npt.NDArray[Any], reduce: str, n: int, num_threads: int | None
+    values: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    reduce: str,
+    n: int,
+    num_threads: int | None,
+    channels_last: bool = False,
 ) -> npt.NDArray[Any]:
-    """`pool` on values [groups, planes, pixels] and labels [groups, pixels]."""
+    """`pool` on values [groups, planes, pixels], or [items, pixels, channels], and labels [groups, pixels]."""
     source = as_floats(values, "values")
-    out = np.empty((*source.shape[:2], n), source.dtype)
-    _kernels.cpu.pool(source, as_int32(labels, "labels"), reduce, out, _kernels.num_threads(num_threads))
+    shape = (source.shape[0], n, source.shape[2]) if channels_last else (*source.shape[:2], n)
+    out = np.empty(shape, source.dtype)
+    threads = _kernels.num_threads(num_threads)
+    _kernels.cpu.pool(source, as_int32(labels, "labels"), reduce, out, threads, channels_last)
     return out
 
 
-def paint_numpy(scores: npt.NDArray[Any], labels: npt.NDArray[Any], num_threads: int | None) -> npt.NDArray[Any]:
-    """`paint` on scores [groups, planes, n] and labels [groups, pixels]."""
+def paint_numpy(
+    scores: npt.NDArray[Any], labels: npt.NDArray[Any], num_threads: int | None, channels_last: bool = False
+) -> npt.NDArray[Any]:
+    """`paint` on scores [groups, planes, n], or [items, n, channels], and labels [groups, pixels]."""
     source = as_floats(scores, "scores")
-    out = np.empty((*source.shape[:2], labels.shape[1]), source.dtype)
-    _kernels.cpu.paint(source, as_int32(labels, "labels"), out, _kernels.num_threads(num_threads))
+    pixels = labels.shape[1]
+    shape = (source.shape[0], pixels, source.shape[2]) if channels_last else (*source.shape[:2], pixels)
+    out = np.empty(shape, source.dtype)
+    threads = _kernels.num_threads(num_threads)
+    _kernels.cpu.paint(source, as_int32(labels, "labels"), out, threads, channels_last)
     return out
+
+
+def _split_channels(array: Any, name: str, channel_axis: object) -> tuple[list[int], list[int]]:
+    """The shape without its last axis and that axis alone with `channel_axis=-1`, else the whole shape and nothing."""
+    if check_int(channel_axis, "channel_axis", -1, 1) == 0:
+        raise ValueError("channel_axis: expected 1 or -1, got 0")
+    shape = list(array.shape)
+    if channel_axis == 1:
+        return shape, []
+    if not shape:
+        raise ValueError(f"{name}: expected channels along the last axis, got a single number")
+    return shape[:-1], shape[-1:]
+
+
+def _kernel_shape(groups: int, length: int, channels: list[int]) -> list[int]:
+    """[items, length, C] with the channels last, else [groups, planes, length]."""
+    return [-1, length, *channels] if channels else [groups, -1, length]
+
+
+def _with_axis_last(array: Any, axis: int) -> Any:
+    """A view with this axis last, where memory is in that order already; None where it is not."""
+    if is_torch(array):
+        if array.is_contiguous():
+            return None
+        view = array.movedim(axis, -1)
+        return view if view.is_contiguous() else None
+    if array.flags.c_contiguous:
+        return None
+    view = np.moveaxis(array, axis, -1)
+    return view if view.flags.c_contiguous else None
 
 
 def _checked_arrays(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:

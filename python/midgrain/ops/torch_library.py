@@ -47,8 +47,10 @@ _library.define(
     "-> (Tensor labels, Tensor counts)"
 )
 _library.define("rgb_to_lab(Tensor rgb, int channel_axis, int? num_threads) -> Tensor")
-_library.define("pool(Tensor values, Tensor labels, str reduce, SymInt n, int? num_threads) -> Tensor")
-_library.define("paint(Tensor scores, Tensor labels, int? num_threads) -> Tensor")
+_library.define(
+    "pool(Tensor values, Tensor labels, str reduce, SymInt n, int? num_threads, bool channels_last=False) -> Tensor"
+)
+_library.define("paint(Tensor scores, Tensor labels, int? num_threads, bool channels_last=False) -> Tensor")
 _library.define(
     "extract_patches(Tensor images, SymInt[] patch_size, SymInt[] cells, SymInt[] grid, SymInt[] size, SymInt start, "
     "SymInt count, int? num_threads) -> Tensor"
@@ -85,12 +87,12 @@ def _rgb_to_lab_cpu(rgb: Tensor, channel_axis: int, num_threads: int | None) -> 
     return torch.from_numpy(rgb_to_lab_numpy(as_numpy(rgb, "rgb"), channel_axis, num_threads))
 
 
-def _pool_cpu(values: Tensor, labels: Tensor, reduce: str, n: int, num_threads: int | None) -> Tensor:
-    return torch.from_numpy(pool_numpy(as_numpy(values, "values"), as_numpy(labels, "labels"), reduce, n, num_threads))
+def _pool_cpu(values: Tensor, labels: Tensor, *arguments: Any) -> Tensor:
+    return torch.from_numpy(pool_numpy(as_numpy(values, "values"), as_numpy(labels, "labels"), *arguments))
 
 
-def _paint_cpu(scores: Tensor, labels: Tensor, num_threads: int | None) -> Tensor:
-    return torch.from_numpy(paint_numpy(as_numpy(scores, "scores"), as_numpy(labels, "labels"), num_threads))
+def _paint_cpu(scores: Tensor, labels: Tensor, *arguments: Any) -> Tensor:
+    return torch.from_numpy(paint_numpy(as_numpy(scores, "scores"), as_numpy(labels, "labels"), *arguments))
 
 
 def _extract_patches_cpu(images: Tensor, *arguments: Any) -> Tensor:
@@ -152,14 +154,22 @@ def _rgb_to_lab_fake(rgb: Tensor, channel_axis: int, num_threads: int | None) ->
     return rgb.new_empty([rgb.shape[0], 3, *spatial], dtype=torch.float32)
 
 
+def _with_length(array: Tensor, length: int, channels_last: bool) -> Tensor:
+    """An empty result of pooling or painting."""
+    shape = [array.shape[0], length, array.shape[2]] if channels_last else [*array.shape[:2], length]
+    return array.new_empty(shape, dtype=_kernel_dtype(array.dtype))
+
+
 @torch.library.register_fake("midgrain::pool")
-def _pool_fake(values: Tensor, labels: Tensor, reduce: str, n: int, num_threads: int | None) -> Tensor:
-    return values.new_empty([*values.shape[:2], n], dtype=_kernel_dtype(values.dtype))
+def _pool_fake(
+    values: Tensor, labels: Tensor, reduce: str, n: int, num_threads: int | None, channels_last: bool = False
+) -> Tensor:
+    return _with_length(values, n, channels_last)
 
 
 @torch.library.register_fake("midgrain::paint")
-def _paint_fake(scores: Tensor, labels: Tensor, num_threads: int | None) -> Tensor:
-    return scores.new_empty([*scores.shape[:2], labels.shape[1]], dtype=_kernel_dtype(scores.dtype))
+def _paint_fake(scores: Tensor, labels: Tensor, num_threads: int | None, channels_last: bool = False) -> Tensor:
+    return _with_length(scores, labels.shape[1], channels_last)
 
 
 @torch.library.register_fake("midgrain::extract_patches")
@@ -181,7 +191,7 @@ def _aggregate_patches_fake(maps: Tensor, grid: Any, size: Any, num_threads: int
 
 
 def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    values, labels, ctx.reduce, ctx.n, ctx.num_threads = inputs
+    values, labels, ctx.reduce, ctx.n, ctx.num_threads, ctx.channels_last = inputs
     ctx.values_dtype = values.dtype
     if ctx.reduce in ("max", "min"):
         ctx.save_for_backward(labels, values, output)
@@ -189,36 +199,44 @@ def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(labels)
 
 
-def _pool_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+def _sizes(ctx: Any, labels: Tensor, gradient: Tensor) -> Tensor:
+    """The pixels of every region, at least 1, in a shape that divides the gradient."""
+    ones = labels.new_ones(labels.shape, dtype=gradient.dtype)[:, None]
+    sizes: Tensor = pool(ones, labels, "sum", ctx.n, ctx.num_threads).clamp(min=1)
+    if ctx.channels_last:
+        sizes = sizes.repeat_interleave(gradient.shape[0] // labels.shape[0], 0).swapaxes(1, 2)
+    return sizes
+
+
+def _pool_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None, None, None]:
     labels = ctx.saved_tensors[0]
-    threads = ctx.num_threads
+    how = (ctx.num_threads, ctx.channels_last)
     gradient = gradient.contiguous()
     if ctx.reduce == "sum":
-        result = paint(gradient, labels, threads)
+        result = paint(gradient, labels, *how)
     elif ctx.reduce == "mean":
-        ones = torch.ones_like(labels, dtype=gradient.dtype)[:, None]
-        size = pool(ones, labels, "sum", ctx.n, threads)
-        result = paint(gradient / size.clamp(min=1), labels, threads)
+        result = paint(gradient / _sizes(ctx, labels, gradient), labels, *how)
     elif ctx.reduce in ("max", "min"):
         _, values, extreme = ctx.saved_tensors
-        hit = (values.to(extreme.dtype) == paint(extreme, labels, threads)).to(gradient.dtype)
-        ties = pool(hit, labels, "sum", ctx.n, threads)
-        result = paint(gradient / ties.clamp(min=1), labels, threads) * hit
+        # In place: another array as large as the values costs more than the arithmetic.
+        hit = paint(extreme.detach(), labels, *how).eq_(values.detach())
+        ties = pool(hit, labels, "sum", ctx.n, *how)
+        result = paint(gradient / ties.clamp(min=1), labels, *how).mul_(hit)
     else:
         raise NotImplementedError(f"pool(reduce={ctx.reduce!r}) is not differentiable; mean, sum, max and min are")
-    return result.to(ctx.values_dtype), None, None, None, None
+    return result.to(ctx.values_dtype), None, None, None, None, None
 
 
 def _paint_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    scores, labels, ctx.num_threads = inputs
-    ctx.n, ctx.scores_dtype = scores.shape[2], scores.dtype
+    scores, labels, ctx.num_threads, ctx.channels_last = inputs
+    ctx.n, ctx.scores_dtype = scores.shape[1 if ctx.channels_last else 2], scores.dtype
     ctx.save_for_backward(labels)
 
 
-def _paint_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+def _paint_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
     (labels,) = ctx.saved_tensors
-    summed = pool(gradient.contiguous(), labels, "sum", ctx.n, ctx.num_threads)
-    return summed.to(ctx.scores_dtype), None, None
+    summed = pool(gradient.contiguous(), labels, "sum", ctx.n, ctx.num_threads, ctx.channels_last)
+    return summed.to(ctx.scores_dtype), None, None, None
 
 
 def _extract_patches_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
