@@ -22,12 +22,14 @@ struct Choice {
     const RowsVariant* rows;
     const PoolVariant* pool;
     UpdateCentres update_centres;
+    PackRow pack_row;
     AssignWide assign_wide;
 };
 
 // The variant compiled into namespace `isa`.
-#define MIDGRAIN_CHOICE(isa) \
-    {#isa, &isa::kTileKernels, &isa::kPixelKernels, &isa::kRows, &isa::kPool, isa::kUpdateCentres, isa::kAssignWide}
+#define MIDGRAIN_CHOICE(isa)                                             \
+    {#isa,        &isa::kTileKernels,  &isa::kPixelKernels, &isa::kRows, \
+     &isa::kPool, isa::kUpdateCentres, isa::kPackRow,       isa::kAssignWide}
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
@@ -78,6 +80,8 @@ void select_instruction_set(const std::string& name) {
 const TileKernels& tile_kernels() { return *current().load()->tiles; }
 
 UpdateCentres update_centres() { return current().load()->update_centres; }
+
+PackRow pack_row() { return current().load()->pack_row; }
 
 const PixelKernels& pixel_kernels() { return *current().load()->pixels; }
 

@@ -35,7 +35,8 @@ NarrowClustering::NarrowClustering(const FeatureRows& rows, Dims dims, const cor
       channels_(static_cast<int>(ranges.size())),
       count_(geometry.count()),
       kernels_(tile_kernels()),
-      update_centres_(update_centres()) {
+      update_centres_(update_centres()),
+      pack_row_(pack_row()) {
     const int lanes = kernels_.lanes;
     grid_ = {dims, lanes, (channels_ + 1) / 2, (dims.x + lanes - 1) / lanes, (dims.y + kTileRows - 1) / kTileRows};
     const std::int64_t padded[3] = {dims.z, grid_.padded_y(), grid_.padded_x()};
@@ -105,8 +106,8 @@ NarrowClustering::NarrowClustering(const FeatureRows& rows, Dims dims, const cor
         worker.highest = workspace.take<std::int32_t>(channels_);
         worker.finite = true;
     }
-    // Float rows, quantised rows and column sums of every channel, a row of zeros and one of cell numbers.
-    row_scratch_bytes_ = (3 * channels_ + 2) * padded[2] * 4;
+    // Float rows and column sums of every channel, and a row of cell numbers.
+    row_scratch_bytes_ = (2 * channels_ + 1) * padded[2] * 4;
     row_scratch_ = workspace.take<std::byte>(workers * row_scratch_bytes_);
 }
 
@@ -126,8 +127,6 @@ void NarrowClustering::run(Team& team, int index) {
     Worker& own = workers_[static_cast<std::size_t>(index)];
     const Share centres = team.share(count_, index);
     std::fill_n(own.sums, count_ * grid_.sum_width(), 0);
-    std::fill_n(own.lowest, channels_, INT32_MAX);
-    std::fill_n(own.highest, channels_, INT32_MIN);
     pack(team.share(grid_.tile_rows(), index), own);
     count_cells(centres, own);
     team.meet();
@@ -157,29 +156,23 @@ void NarrowClustering::pack(Share tile_rows, Worker& worker) {
     const Dims& dims = grid_.dims;
     const std::int64_t padded = grid_.padded_x();
     auto* scratch = reinterpret_cast<float*>(row_scratch_ + (&worker - workers_.data()) * row_scratch_bytes_);
-    auto* quantised = reinterpret_cast<std::int32_t*>(scratch + channels_ * padded);
-    std::int32_t* columns = quantised + channels_ * padded;
-    std::int32_t* zeros = columns + channels_ * padded;
-    std::int32_t* cell = zeros + padded;
-    std::fill_n(columns, (channels_ + 1) * padded, 0);
+    auto* columns = reinterpret_cast<std::int32_t*>(scratch + channels_ * padded);
+    std::int32_t* cell = columns + channels_ * padded;
+    std::fill_n(columns, channels_ * padded, 0);
     for (std::int64_t x = 0; x < padded; ++x) {
         cell[x] = static_cast<std::int32_t>(core::initial_cell(std::min(x, dims.x - 1), dims.x, geometry_.cells.x));
     }
-    std::array<PackRowJob, core::kMaxChannels> jobs;
+    std::array<PackChannel, core::kMaxChannels> channels;
     for (int c = 0; c < channels_; ++c) {
-        const Range range = ranges_[static_cast<std::size_t>(c)];
-        jobs[static_cast<std::size_t>(c)] = {
-            nullptr,
-            dims.x,
-            padded,
-            range.low,
-            range.high,
-            core::range_middle(range.low, range.high),
-            core::feature_scale(geometry_.units, weights_[static_cast<std::size_t>(c)]),
-            quantised + c * padded,
-            columns + c * padded,
-            worker.lowest[c],
-            worker.highest[c]};
+        const auto at = static_cast<std::size_t>(c);
+        channels[at] = {nullptr,
+                        ranges_[at].low,
+                        ranges_[at].high,
+                        core::range_middle(ranges_[at].low, ranges_[at].high),
+                        core::feature_scale(geometry_.units, weights_[at]),
+                        columns + c * padded,
+                        INT32_MAX,
+                        INT32_MIN};
     }
     const float* values[core::kMaxChannels];
     for (std::int64_t tile_row = tile_rows.first; tile_row < tile_rows.last; ++tile_row) {
@@ -190,33 +183,32 @@ void NarrowClustering::pack(Share tile_rows, Worker& worker) {
             const std::int64_t y = first_y + r;
             if (y < dims.y) {
                 worker.finite &= rows_.row(z, y, scratch, padded, values);
-                for (int c = 0; c < channels_; ++c) {
-                    PackRowJob& row = jobs[static_cast<std::size_t>(c)];
-                    row.values = values[c];
-                    worker.finite &= kernels_.quantise_row(row);
-                }
-                const std::int64_t cell_z = core::initial_cell(z, dims.z, geometry_.cells.z);
-                const std::int64_t cell_y = core::initial_cell(y, dims.y, geometry_.cells.y);
-                const auto first = static_cast<std::int32_t>((cell_z * geometry_.cells.y + cell_y) * geometry_.cells.x);
-                std::int32_t* labels = labels_ + (tile_row * grid_.tiles_x * kTileRows + r) * grid_.lanes;
-                for (std::int64_t x = 0; x < padded; x += grid_.lanes, labels += kTileRows * grid_.lanes) {
-                    for (int i = 0; i < grid_.lanes; ++i) labels[i] = first + cell[x + i];
-                }
-                const bool ends = y + 1 == dims.y || r + 1 == kTileRows ||
-                                  core::initial_cell(y + 1, dims.y, geometry_.cells.y) != cell_y;
-                if (ends) flush_columns(z, y, worker, columns);
+                for (int c = 0; c < channels_; ++c) channels[static_cast<std::size_t>(c)].values = values[c];
             }
+            // Rows beyond the picture repeat its last one.
             for (int pair = 0; pair < grid_.pairs; ++pair) {
-                const std::int32_t* even = quantised + 2 * pair * padded;
-                const std::int32_t* odd = 2 * pair + 1 < channels_ ? even + padded : zeros;
-                kernels_.interleave(even, odd, padded, key_.feature_shift, grid_.tile_words(),
-                                    tiles + (r * grid_.pairs + pair) * grid_.lanes);
+                PackChannel* even = channels.data() + 2 * pair;
+                worker.finite &=
+                    pack_row_(*even, 2 * pair + 1 < channels_ ? even + 1 : nullptr, dims.x, key_.feature_shift,
+                              grid_.tile_words(), tiles + (r * grid_.pairs + pair) * grid_.lanes);
             }
+            if (y >= dims.y) continue;
+            const std::int64_t cell_z = core::initial_cell(z, dims.z, geometry_.cells.z);
+            const std::int64_t cell_y = core::initial_cell(y, dims.y, geometry_.cells.y);
+            const auto first = static_cast<std::int32_t>((cell_z * geometry_.cells.y + cell_y) * geometry_.cells.x);
+            std::int32_t* labels = labels_ + (tile_row * grid_.tiles_x * kTileRows + r) * grid_.lanes;
+            for (std::int64_t x = 0; x < padded; x += grid_.lanes, labels += kTileRows * grid_.lanes) {
+                for (int i = 0; i < grid_.lanes; ++i) labels[i] = first + cell[x + i];
+            }
+            const bool ends =
+                y + 1 == dims.y || r + 1 == kTileRows || core::initial_cell(y + 1, dims.y, geometry_.cells.y) != cell_y;
+            if (ends) flush_columns(z, y, worker, columns);
         }
+        if (first_y + kTileRows > dims.y) std::fill_n(columns, channels_ * padded, 0);  // of the repeated rows
     }
     for (int c = 0; c < channels_; ++c) {
-        worker.lowest[c] = jobs[static_cast<std::size_t>(c)].lowest;
-        worker.highest[c] = jobs[static_cast<std::size_t>(c)].highest;
+        worker.lowest[c] = channels[static_cast<std::size_t>(c)].lowest;
+        worker.highest[c] = channels[static_cast<std::size_t>(c)].highest;
     }
 }
 

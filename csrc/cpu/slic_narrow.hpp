@@ -62,6 +62,7 @@ private:
     std::int64_t count_;
     const TileKernels& kernels_;
     UpdateCentres update_centres_;
+    PackRow pack_row_;
     TileGrid grid_;
     KeyFormat key_{};
 

@@ -410,46 +410,8 @@ bool assign(const AssignTilesJob& job, std::int64_t first, std::int64_t last) {
     return job.grid.dims.z > 1 ? assign_pairs<true>(job, first, last) : assign_pairs<false>(job, first, last);
 }
 
-// core::quantise for a row of narrow features, the same bits: adding and taking away 1.5 * 2^23 rounds a float below
-// 2^22 to the nearest integer, ties to even. Returns whether all values are finite.
-bool quantise_row(PackRowJob& job) {
-    constexpr float kRounder = 12582912.0f;
-    const float low = job.low, high = job.high, middle = job.middle, scale = job.scale;
-    const float* __restrict values = job.values;
-    std::int32_t* __restrict out = job.quantised;
-    std::int32_t* __restrict sums = job.column_sums;
-    std::int32_t lowest = job.lowest, highest = job.highest;
-    std::int32_t poison = 0;
-    for (std::int64_t i = 0; i < job.n; ++i) {
-        const float value = values[i];
-        std::uint32_t bits;
-        __builtin_memcpy(&bits, &value, sizeof bits);
-        poison |= (bits & 0x7F800000u) == 0x7F800000u ? 1 : 0;
-        const float raised = value < low ? low : value;
-        const float clamped = raised > high ? high : raised;
-        const float rounded = ((clamped - middle) * scale + kRounder) - kRounder;
-        const std::int32_t q = static_cast<std::int32_t>(rounded);
-        out[i] = q;
-        sums[i] += q;
-        lowest = q < lowest ? q : lowest;
-        highest = q > highest ? q : highest;
-    }
-    for (std::int64_t i = job.n; i < job.padded; ++i) out[i] = out[job.n - 1];
-    job.lowest = lowest;
-    job.highest = highest;
-    return poison == 0;
-}
-
-void interleave(const std::int32_t* even, const std::int32_t* odd, std::int64_t padded, int shift,
-                std::int64_t tile_words, std::int32_t* out) {
-    for (std::int64_t i = 0; i < padded; i += kLanes, out += tile_words) {
-        const Unsigned first = load<Unsigned>(even + i) << shift, second = load<Unsigned>(odd + i) << shift;
-        store(out, (first & 0xFFFFu) | (second << 16));
-    }
-}
-
 }  // namespace
 
-const TileKernels kTileKernels = {kLanes, assign, quantise_row, interleave};
+const TileKernels kTileKernels = {kLanes, assign};
 
 }  // namespace midgrain::cpu::MIDGRAIN_ISA

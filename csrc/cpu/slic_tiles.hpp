@@ -107,48 +107,49 @@ struct UpdateCentresJob {
 };
 using UpdateCentres = void (*)(UpdateCentresJob& job, std::int64_t first, std::int64_t last);
 
-// One row of features, quantised (core::quantise) and spread over the tiles.
-struct PackRowJob {
+// A channel of a row on its way into the tiles.
+struct PackChannel {
     const float* values;  // [n]
-    std::int64_t n, padded;
     float low, high, middle, scale;
-    std::int32_t* quantised;       // [padded]
-    std::int32_t* column_sums;     // [padded], added to
-    std::int32_t lowest, highest;  // of the quantised row so far, updated
+    std::int32_t* column_sums;     // [padded n], added to
+    std::int32_t lowest, highest;  // of the quantised features so far, updated
 };
-using QuantiseRow = bool (*)(PackRowJob& job);
-// Two quantised rows as the pairs of one tile row: out[tile * tile_words + lane].
-using InterleaveRows = void (*)(const std::int32_t* even, const std::int32_t* odd, std::int64_t padded, int shift,
-                                std::int64_t tile_words, std::int32_t* out);
+// Quantises two channels of a row (core::quantise; null: no second one) and writes them as pairs of int16, times
+// 2^shift: out[tile * tile_words + lane]. False: a value is NaN or infinite.
+using PackRow = bool (*)(PackChannel& even, PackChannel* odd, std::int64_t n, int shift, std::int64_t tile_words,
+                         std::int32_t* out);
 
 struct TileKernels {
     int lanes;
     AssignTiles assign;
-    QuantiseRow quantise_row;
-    InterleaveRows interleave;
 };
 
 namespace baseline {
 extern const TileKernels kTileKernels;
 extern const UpdateCentres kUpdateCentres;
+extern const PackRow kPackRow;
 }  // namespace baseline
 #if defined(MIDGRAIN_HAS_X86_VARIANTS)
 namespace avx2 {
 extern const TileKernels kTileKernels;
 extern const UpdateCentres kUpdateCentres;
+extern const PackRow kPackRow;
 }  // namespace avx2
 namespace avx512 {
 extern const TileKernels kTileKernels;
 extern const UpdateCentres kUpdateCentres;
+extern const PackRow kPackRow;
 }  // namespace avx512
 namespace avx512vnni {
 extern const TileKernels kTileKernels;
 extern const UpdateCentres kUpdateCentres;
+extern const PackRow kPackRow;
 }  // namespace avx512vnni
 #endif
 
 // The variant in use (see instruction_set()).
 const TileKernels& tile_kernels();
 UpdateCentres update_centres();
+PackRow pack_row();
 
 }  // namespace midgrain::cpu
