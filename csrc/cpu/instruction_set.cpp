@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/kernels.hpp"
+#include "cpu/multiply_add.hpp"
 #include "cpu/slic_assign.hpp"
 
 namespace midgrain::cpu {
@@ -14,15 +15,16 @@ namespace {
 struct Choice {
     std::string name;
     const AssignVariant* assign;
+    const MultiplyAddVariant* multiply_add;
 };
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
         std::vector<Choice> found;
 #if defined(MIDGRAIN_HAS_AVX2)
-        if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &avx2::kAssign});
+        if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &avx2::kAssign, &avx2::kMultiplyAdd});
 #endif
-        found.push_back({"baseline", &baseline::kAssign});
+        found.push_back({"baseline", &baseline::kAssign, &baseline::kMultiplyAdd});
         return found;
     }();
     return all;
@@ -54,5 +56,7 @@ void select_instruction_set(const std::string& name) {
 }
 
 const AssignVariant& assign_variant() { return *current().load()->assign; }
+
+const MultiplyAddVariant& multiply_add_variant() { return *current().load()->multiply_add; }
 
 }  // namespace midgrain::cpu
