@@ -1,0 +1,122 @@
+"""Races between implementations, and the machine that they were run on; shared with `benchmarks/` of the repository."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = ["machine", "race", "ratio", "summary"]
+
+Input = TypeVar("Input")
+
+
+def race(
+    contestants: Mapping[str, Callable[[Input], Any]],
+    inputs: Sequence[Input],
+    seconds: float,
+    *,
+    least: int = 3,
+    before: Mapping[str, Callable[[], Any]] | None = None,
+) -> dict[str, list[float]]:
+    """Milliseconds of every call, contestants taking turns on one input after the other.
+
+    All of them meet a busy moment of the machine alike, whoever begins changes from turn to turn, and where there are
+    many inputs none is learnt by heart by the branch predictor.
+
+    Args:
+        contestants: by name, functions of one input.
+        inputs: taken round and round.
+        seconds: for all together, after one warm-up turn. A turn that has begun is ended.
+        least: turns that are run however long they take.
+        before: what to do, unmeasured, before each call of the contestant of that name (a thread setting).
+
+    Returns:
+        By name one time per turn; the n-th times of all contestants belong to the same input.
+
+    Example:
+        >>> from midgrain.cli.timing import race
+        >>> times = race({"sum": sum, "sorted": sorted}, [[1, 2], [3]], 0.0)
+        >>> [len(t) for t in times.values()]
+        [3, 3]
+    """
+    names = list(contestants)
+    prepare = before or {}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    turn = -1
+    end = 0.0
+    while turn < least or time.perf_counter() < end:
+        item = inputs[turn % len(inputs)]
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            if name in prepare:
+                prepare[name]()
+            start = time.perf_counter()
+            contestants[name](item)
+            if turn >= 0:
+                times[name].append((time.perf_counter() - start) * 1e3)
+        turn += 1
+        if turn == 0:
+            end = time.perf_counter() + seconds
+    return times
+
+
+def summary(times: Sequence[float]) -> dict[str, float]:
+    """The median of some times, their 10th and 90th percentile, the least, and how many there are.
+
+    Example:
+        >>> from midgrain.cli.timing import summary
+        >>> summary([1.0, 2.0, 3.0])
+        {'median': 2.0, 'p10': 1.2, 'p90': 2.8, 'min': 1.0, 'runs': 3}
+    """
+    ordered = sorted(times)
+
+    def percentile(share: float) -> float:
+        place = share * (len(ordered) - 1)
+        low = int(place)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+    return {
+        "median": statistics.median(ordered),
+        "p10": percentile(0.1),
+        "p90": percentile(0.9),
+        "min": ordered[0],
+        "runs": len(ordered),
+    }
+
+
+def ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    """How many times as long as `base`: the median over the turns of one race.
+
+    Example:
+        >>> from midgrain.cli.timing import ratio
+        >>> ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+        2.0
+    """
+    return statistics.median(a / b for a, b in zip(times, base, strict=True))
+
+
+def machine() -> dict[str, Any]:
+    """The processor's name, its kind and the cores that this process may use.
+
+    Example:
+        >>> from midgrain.cli.timing import machine
+        >>> sorted(machine())
+        ['architecture', 'cores', 'processor']
+    """
+    name = ""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": name or platform.processor() or "unknown",
+        "architecture": platform.machine(),
+        "cores": usable,
+    }
