@@ -22,8 +22,6 @@ import midgrain as mg
 from midgrain._kernels import cpu
 from midgrain.cli.timing import machine
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the oracles
-
 COMPACTNESS = 10.0
 ITERATIONS = 10
 LAB_RANGES = list(mg.ops.LAB_RANGES)

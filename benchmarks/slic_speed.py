@@ -23,9 +23,8 @@ from benchmarks.common import (
 from benchmarks.floors import CASES, multiply_adds, slic_floor
 from benchmarks.peers import Peer, all_peers
 from midgrain.cli.timing import race, ratio, summary
-
-from oracles.connectivity import connect  # isort: skip  (benchmarks.common makes the oracles importable)
-from oracles.slic import slic_integer  # isort: skip
+from oracles.connectivity import connect
+from oracles.slic import slic_integer
 
 THREADS = (1, 2)
 GRADIENT_COMPACTNESS = 9.0
