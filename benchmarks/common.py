@@ -80,7 +80,7 @@ def pictures(count: int, frames: int, height: int, width: int) -> list[np.ndarra
             picture = np.rint(np.clip(picture + noise, 0, 255)).astype(np.uint8)
         if frames > 1:
             picture = np.stack([picture[:, t : t + width] for t in range(frames)])
-        result.append(np.ascontiguousarray(picture))
+        result.append(np.array(picture))  # contiguous and writable, as torch wants it
     return result
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,34 +28,66 @@ from benchmarks.common import (
     pictures,
     report,
     resized,
+    slope,
 )
 from oracles.slic import make_plan, objective, slic_integer, slic_textbook
 
 COMPACTNESSES = (5.0, 10.0, 20.0, 40.0)
 COUNTS = (50, 100, 300, 1000, 2000)
 SIDES = (112, 224)
+GRADIENT_COMPACTNESS = 9.0
 LEAST_PIXELS = 16  # per superpixel, in the sweep
 
 
-def ours(features: np.ndarray, wanted: int, weight: float, *, connected: bool = True) -> np.ndarray:
-    """Labels by midgrain of features [3, (T,) H, W]."""
+@dataclass(frozen=True)
+class Features:
+    """Channels that share one weight: a gradient is scaled so that it counts with its own."""
+
+    values: np.ndarray  # float32 [C, (T,) H, W]
+    ranges: list[tuple[float, float]]
+    weight: float
+
+    @property
+    def volume(self) -> np.ndarray:
+        """The values as [C, T, H, W]."""
+        return self.values if self.values.ndim == 4 else self.values[:, None]
+
+    @property
+    def weights(self) -> list[float]:
+        """One per channel."""
+        return [self.weight] * len(self.values)
+
+
+def features_of(picture: np.ndarray, weight: float, *, gradient: bool = False) -> Features:
+    """Colours, and with them the slope of the brightness where a gradient is wanted."""
+    lab = lab_features(picture)
+    if not gradient:
+        return Features(lab, list(LAB_RANGES), weight)
+    steepness = slope(picture)
+    scale = weight / GRADIENT_COMPACTNESS
+    scaled = (steepness - steepness.min()) / np.ptp(steepness) * np.float32(100 * scale)
+    return Features(np.concatenate([lab, scaled[None]]), [*LAB_RANGES, (0.0, 100 * scale)], weight)
+
+
+def ours(features: Features, wanted: int, *, connected: bool = True) -> np.ndarray:
+    """Labels by midgrain."""
     labels, _ = mg.ops.slic(
-        features[None],
-        [weight] * 3,
+        features.values[None],
+        features.weights,
         wanted,
         max_num_iter=ITERATIONS,
-        ranges=LAB_RANGES,
+        ranges=features.ranges,
         enforce_connectivity=connected,
     )
     return labels[0]
 
 
-def theirs(features: np.ndarray, wanted: int, weight: float, *, connected: bool = True) -> np.ndarray:
+def theirs(features: Features, wanted: int, *, connected: bool = True) -> np.ndarray:
     """Labels by scikit-image; it rescales what it gets to 0 .. 1, which the compactness undoes."""
     return slic(
-        features.astype(np.float64),
+        features.values.astype(np.float64),
         wanted,
-        weight / float(np.ptp(features)),
+        features.weight / float(np.ptp(features.values)),
         max_num_iter=ITERATIONS,
         convert2lab=False,
         enforce_connectivity=connected,
@@ -63,11 +96,11 @@ def theirs(features: np.ndarray, wanted: int, weight: float, *, connected: bool 
     )
 
 
-def with_count(features: np.ndarray, target: int) -> np.ndarray:
+def with_count(features: Features, target: int) -> np.ndarray:
     """Superpixels by midgrain, asked for as many as it takes to get close to `target`."""
     wanted, best = target, None
     for _ in range(4):
-        labels = ours(features, wanted, COMPACTNESS)
+        labels = ours(features, wanted)
         count = int(labels.max()) + 1
         if best is None or abs(count - target) < abs(int(best.max()) + 1 - target):
             best = labels
@@ -102,32 +135,25 @@ def compactness(labels: np.ndarray) -> float:
     return float((size / labels.size * 4 * np.pi * size / perimeter**2).sum())
 
 
-def grid_step(labels: np.ndarray, count: int) -> float:
-    """The step s of `count` superpixels in these pixels (axes shorter than a step are left out by the oracle)."""
-    dims = labels.shape if labels.ndim == 3 else (1, *labels.shape)
-    return float(make_plan(dims, count, (1.0, 1.0, 1.0), [1.0] * 3).step)
+def squared_distances(features: Features, labels: np.ndarray, count: int) -> float:
+    """The objective, the sum of D'^2 over all pixels, with the grid step of `count` superpixels."""
+    volume = features.volume
+    step = make_plan(volume.shape[1:], count, (1.0, 1.0, 1.0), [1.0]).step
+    return objective(volume, labels.reshape(volume.shape[1:]), features.weights, step)
 
 
-def squared_distances(features: np.ndarray, labels: np.ndarray, weight: float, step: float) -> float:
-    """The objective: sum of D'^2 over all pixels."""
-    if labels.ndim == 2:
-        features, labels = features[:, None], labels[None]
-    return objective(features, labels, [weight] * 3, step)
-
-
-def beside_skimage(picture: np.ndarray, wanted: int) -> dict[str, tuple[float, float]]:
+def beside_skimage(picture: np.ndarray, wanted: int, gradient: bool) -> dict[str, tuple[float, float]]:
     """Measures of one picture: (midgrain's, scikit-image's)."""
-    features = lab_features(picture)
-    other = theirs(features, wanted, COMPACTNESS)
+    features = features_of(picture, COMPACTNESS, gradient=gradient)
+    other = theirs(features, wanted)
     count = int(other.max()) + 1
     own = with_count(features, count)
-    raw_other = theirs(features, wanted, COMPACTNESS, connected=False)
+    raw_other = theirs(features, wanted, connected=False)
     centres = len(np.unique(raw_other))
-    raw_own = ours(features, centres, COMPACTNESS, connected=False)
-    step = grid_step(raw_own, centres)
-    reference = squared_distances(features, raw_other, COMPACTNESS, step)
+    raw_own = ours(features, centres, connected=False)
+    reference = squared_distances(features, raw_other, centres)
     result = {
-        "superpixels / wanted": ((int(ours(features, wanted, COMPACTNESS).max()) + 1) / wanted, count / wanted),
+        "superpixels / wanted": ((int(ours(features, wanted).max()) + 1) / wanted, count / wanted),
         "boundary recall of the other's": (
             boundary_recall(own, find_boundaries(other, mode="inner")),
             boundary_recall(other, find_boundaries(own, mode="inner")),
@@ -137,7 +163,7 @@ def beside_skimage(picture: np.ndarray, wanted: int) -> dict[str, tuple[float, f
             undersegmentation_error(other, own),
         ),
         "sum of squared distances, scikit-image = 1": (
-            squared_distances(features, raw_own, COMPACTNESS, step) / reference,
+            squared_distances(features, raw_own, centres) / reference,
             1.0,
         ),
     }
@@ -146,9 +172,11 @@ def beside_skimage(picture: np.ndarray, wanted: int) -> dict[str, tuple[float, f
     return result
 
 
-def comparison(name: str, photos: Sequence[np.ndarray], wanted: Callable[[int], int]) -> tuple[list[Any], list[Any]]:
+def comparison(
+    name: str, photos: Sequence[np.ndarray], wanted: Callable[[int], int], gradient: bool = False
+) -> tuple[list[Any], list[Any]]:
     """Rows of means and worst cases, and all values."""
-    runs = [beside_skimage(photo, wanted(photo[..., 0].size)) for photo in photos]
+    runs = [beside_skimage(photo, wanted(photo[..., 0].size), gradient) for photo in photos]
     rows = []
     for measure in runs[0]:
         both = np.array([run[measure] for run in runs])
@@ -183,10 +211,10 @@ def depth_rows(counts: Sequence[int]) -> list[dict[str, Any]]:
         with np.errstate(invalid="ignore"):
             jump = (np.abs(near[0] - far[0]) > 2) & near[1] & far[1]
         borders[tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))] |= jump
-    features = lab_features(photo)
+    features = features_of(photo, COMPACTNESS)
     rows = []
     for wanted in counts:
-        other = theirs(features, wanted, COMPACTNESS)
+        other = theirs(features, wanted)
         own = with_count(features, int(other.max()) + 1)
         rows.append(
             {
@@ -199,21 +227,23 @@ def depth_rows(counts: Sequence[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def agreement(name: str, photo: np.ndarray, wanted: int, weight: float, exact: bool) -> dict[str, Any]:
+def agreement(
+    name: str, photo: np.ndarray, wanted: int, weight: float, *, gradient: bool = False, exact: bool = False
+) -> dict[str, Any]:
     """One setting against the textbook in float64, and the integer definition's slow twin where `exact`."""
-    features = lab_features(photo)
-    volume = features if photo.ndim == 4 else features[:, None]
-    raw = ours(features, wanted, weight, connected=False).reshape(volume.shape[1:])
+    features = features_of(photo, weight, gradient=gradient)
+    volume, weights = features.volume, features.weights
+    raw = ours(features, wanted, connected=False).reshape(volume.shape[1:])
     if exact:
-        twin = slic_integer(volume, [weight] * 3, wanted, ITERATIONS, ranges=LAB_RANGES)
+        twin = slic_integer(volume, weights, wanted, ITERATIONS, ranges=features.ranges)
         assert np.array_equal(raw, twin), "labels are not those of the definition"
-    textbook = slic_textbook(volume, [weight] * 3, wanted, ITERATIONS)
-    step = grid_step(raw, wanted)
-    ratio = objective(volume, raw, [weight] * 3, step) / objective(volume, textbook, [weight] * 3, step)
+    textbook = slic_textbook(volume, weights, wanted, ITERATIONS)
+    ratio = squared_distances(features, raw, wanted) / squared_distances(features, textbook, wanted)
     return {
         "photograph": name,
         "shape": list(photo.shape[:-1]),
         "wanted": wanted,
+        "features": "image + gradient" if gradient else "image",
         "compactness": weight,
         "equal labels": float((raw == textbook).mean()),
         "objective / float64 - 1": ratio - 1,
@@ -225,7 +255,14 @@ def agreement_rows(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         size = " x ".join(map(str, run["shape"])) if run["photograph"] == "clip" or run["shape"][0] in SIDES else "full"
-        for group in (f"size {size}", f"compactness {run['compactness']:g}", f"wanted {run['wanted']}", "all"):
+        names = (
+            run["features"],
+            f"size {size}",
+            f"compactness {run['compactness']:g}",
+            f"wanted {run['wanted']}",
+            "all",
+        )
+        for group in names:
             groups.setdefault(group, []).append(run)
     order = sorted(groups, key=lambda group: (group == "all", group.split()[0]))
     rows = []
@@ -260,7 +297,9 @@ def sweep(quick: bool) -> list[dict[str, Any]]:
                 if wanted * LEAST_PIXELS <= side * side
             ]
         if not quick:
-            runs.append(agreement(name, photo, 300, COMPACTNESS, exact=False))
+            runs.append(agreement(name, photo, 300, COMPACTNESS))
+            small = resized(photo, 224, 224)
+            runs += [agreement(name, small, wanted, 20.0, gradient=True, exact=True) for wanted in (100, 300)]
     if not quick:
         for clip in pictures(2, 16, 112, 112):
             runs += [agreement("clip", clip, 120, weight, exact=True) for weight in (10.0, 20.0)]
@@ -272,10 +311,10 @@ def main() -> None:
     arguments = parser("slic_quality", __doc__).parse_args()
     quick = arguments.quick
     photos = list(photographs().values())[: 1 if quick else None]
-    sets: list[tuple[str, list[np.ndarray], Callable[[int], int]]] = [
-        ("224 x 224, 300 wanted", [resized(photo, 224, 224) for photo in photos], lambda _: 300)
-    ]
+    small = [resized(photo, 224, 224) for photo in photos]
+    sets: list[tuple[Any, ...]] = [("224 x 224, 300 wanted", small, lambda _: 300)]
     if not quick:
+        sets.append(("224 x 224, 300 wanted, image + gradient", small, lambda _: 300, True))
         sets.append(("full size, 1 per 167 pixels wanted", photos, lambda pixels: round(pixels / 167)))
         sets.append(("16 x 112 x 112, 120 wanted", pictures(3, 16, 112, 112), lambda _: 120))
     rows: list[Any] = []

@@ -1,0 +1,41 @@
+"""What `midgrain bench` and the benchmarks are measured with; never how long anything takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from midgrain.cli.timing import machine, race, ratio, summary
+
+
+def test_contestants_take_turns_on_every_input() -> None:
+    calls: list[tuple[str, int]] = []
+    times = race({name: lambda item, name=name: calls.append((name, item)) for name in "ab"}, [1, 2, 3], 0.0, least=4)
+    turns = [calls[i : i + 2] for i in range(0, len(calls), 2)]
+    assert [turn[0][1] for turn in turns] == [3, 1, 2, 3, 1]  # the first is the warm-up
+    assert all({name for name, _ in turn} == {"a", "b"} and turn[0][1] == turn[1][1] for turn in turns)
+    assert {turn[0][0] for turn in turns} == {"a", "b"}, "the same one always begins"
+    assert {name: len(t) for name, t in times.items()} == {"a": 4, "b": 4}
+
+
+def test_what_comes_before_a_call_is_done_each_time() -> None:
+    calls: list[str] = []
+    race({"a": lambda _: calls.append("a")}, [0], 0.0, least=2, before={"a": lambda: calls.append("before")})
+    assert calls == ["before", "a"] * 3
+
+
+def test_a_race_goes_on_until_the_time_is_up() -> None:
+    assert len(race({"a": lambda _: None}, [0], 0.02, least=0)["a"]) > 10
+
+
+def test_figures_of_times() -> None:
+    assert summary([3.0]) == {"median": 3.0, "p10": 3.0, "p90": 3.0, "min": 3.0, "runs": 1}
+    figures = summary([float(n) for n in range(101)])
+    assert (figures["p10"], figures["median"], figures["p90"]) == (10.0, 50.0, 90.0)
+    assert ratio([1.0, 10.0, 30.0], [1.0, 5.0, 10.0]) == 2.0
+    with pytest.raises(ValueError, match="zip"):
+        ratio([1.0], [1.0, 2.0])
+
+
+def test_machine_has_a_name_and_cores() -> None:
+    assert machine()["processor"]
+    assert machine()["cores"] >= 1
