@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import sys
@@ -96,13 +97,19 @@ def lab_features(picture: np.ndarray) -> np.ndarray:
     return lab
 
 
-def assert_connected(labels: np.ndarray) -> None:
-    """Labels are 0 .. n-1, and each is one piece (faces touching)."""
+def pieces(labels: np.ndarray) -> list[int]:
+    """How many pieces (faces touching) each of the labels 0 .. max is in; 0 for one that is missing."""
     structure = ndimage.generate_binary_structure(labels.ndim, 1)
     boxes = ndimage.find_objects(labels + 1)
-    for label, box in enumerate(boxes):
-        assert box is not None, f"label {label} is missing"
-        assert ndimage.label(labels[box] == label, structure)[1] == 1, f"superpixel {label} is in several pieces"
+    return [
+        0 if box is None else int(ndimage.label(labels[box] == label, structure)[1]) for label, box in enumerate(boxes)
+    ]
+
+
+def assert_connected(labels: np.ndarray) -> None:
+    """Labels are 0 .. n-1, and each is one piece."""
+    for label, number in enumerate(pieces(labels)):
+        assert number == 1, f"superpixel {label} is in {number} pieces"
 
 
 def environment() -> dict[str, Any]:
@@ -120,6 +127,7 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "torch threads": torch.get_num_threads() if torch is not None else None,
         "machine": machine(),
+        "load": os.getloadavg()[0],  # busy processes over the last minute: what else the machine had to do
         "kernels": mg.build_info()["cpu"],
         "compiler": compiler(),
     }

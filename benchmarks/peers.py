@@ -21,6 +21,7 @@ class Peer:
     run: Callable[[np.ndarray, int], np.ndarray]  # (picture, wanted superpixels) -> labels
     threads: int = 1
     volumes: bool = False
+    smallest: float = 0.5  # superpixels below this share of the expected size are merged away
     before: Callable[[], Any] | None = None  # unmeasured: sets the threads
 
 
@@ -58,11 +59,17 @@ def _opencv(threads: tuple[int, ...]) -> list[Peer]:
         lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
         superpixels = ximgproc.createSuperpixelSLIC(lab, algorithm, side, COMPACTNESS)
         superpixels.iterate(ITERATIONS)
-        superpixels.enforceLabelConnectivity()
+        superpixels.enforceLabelConnectivity(25)
         return np.asarray(superpixels.getLabels())
 
     return [
-        Peer(f"OpenCV {name}", lambda p, n, a=algorithm: run(a, p, n), count, before=lambda c=count: use(c))
+        Peer(
+            f"OpenCV {name}",
+            lambda p, n, a=algorithm: run(a, p, n),
+            count,
+            smallest=0.25,
+            before=lambda c=count: use(c),
+        )
         for name, algorithm in (("SLIC", ximgproc.SLIC), ("SLICO", ximgproc.SLICO))
         for count in threads
     ]
@@ -97,7 +104,12 @@ def _fast_slic(threads: tuple[int, ...]) -> list[Peer]:
         return np.asarray(model.iterate(picture, ITERATIONS))
 
     return [
-        Peer(name, lambda p, n, k=kind, o=options, c=count: run(k, o, c, p, n), count)
+        Peer(
+            name,
+            lambda p, n, k=kind, o=options, c=count: run(k, o, c, p, n),
+            count,
+            smallest=options.get("min_size_factor", 0.25),
+        )
         for name, (kind, options) in ways.items()
         for count in threads
     ]

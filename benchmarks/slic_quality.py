@@ -26,10 +26,12 @@ from benchmarks.common import (
     parser,
     photographs,
     pictures,
+    pieces,
     report,
     resized,
     slope,
 )
+from benchmarks.peers import all_peers
 from oracles.slic import make_plan, objective, slic_integer, slic_textbook
 
 COMPACTNESSES = (5.0, 10.0, 20.0, 40.0)
@@ -69,7 +71,7 @@ def features_of(picture: np.ndarray, weight: float, *, gradient: bool = False) -
     return Features(np.concatenate([lab, scaled[None]]), [*LAB_RANGES, (0.0, 100 * scale)], weight)
 
 
-def ours(features: Features, wanted: int, *, connected: bool = True) -> np.ndarray:
+def ours(features: Features, wanted: int, *, connected: bool = True, smallest: float = 0.5) -> np.ndarray:
     """Labels by midgrain."""
     labels, _ = mg.ops.slic(
         features.values[None],
@@ -78,6 +80,7 @@ def ours(features: Features, wanted: int, *, connected: bool = True) -> np.ndarr
         max_num_iter=ITERATIONS,
         ranges=features.ranges,
         enforce_connectivity=connected,
+        min_size_factor=smallest,
     )
     return labels[0]
 
@@ -96,11 +99,11 @@ def theirs(features: Features, wanted: int, *, connected: bool = True) -> np.nda
     )
 
 
-def with_count(features: Features, target: int) -> np.ndarray:
+def with_count(features: Features, target: int, smallest: float = 0.5) -> np.ndarray:
     """Superpixels by midgrain, asked for as many as it takes to get close to `target`."""
     wanted, best = target, None
     for _ in range(4):
-        labels = ours(features, wanted)
+        labels = ours(features, wanted, smallest=smallest)
         count = int(labels.max()) + 1
         if best is None or abs(count - target) < abs(int(best.max()) + 1 - target):
             best = labels
@@ -197,6 +200,32 @@ def comparison(
             }
         )
     return rows, [{"pictures": name, **run} for run in runs]
+
+
+def peer_rows(photos: Sequence[np.ndarray], wanted: int) -> list[dict[str, Any]]:
+    """What the libraries that are timed beside midgrain give for their time: means over the photographs."""
+    rows = []
+    for peer in all_peers((1,))[0]:
+        counts, objectives, split = [], [], []
+        for photo in photos:
+            features = features_of(photo, COMPACTNESS)
+            values, labels = np.unique(peer.run(photo, wanted), return_inverse=True)
+            labels = labels.reshape(photo.shape[:2])
+            own = with_count(features, len(values), peer.smallest)
+            counts.append(len(values))
+            objectives.append(squared_distances(features, labels, wanted) / squared_distances(features, own, wanted))
+            split.append(np.mean(np.array(pieces(labels)) > 1))
+        rows.append(
+            {
+                "": peer.name,
+                "superpixels / wanted": float(np.mean(counts)) / wanted,
+                "sum of squared distances, midgrain with as many and as small = 1": float(np.mean(objectives)),
+                "worst": float(max(objectives)),
+                "labels in several pieces": f"{np.mean(split):.1%}",
+                "smallest, of the expected size": peer.smallest,
+            }
+        )
+    return rows
 
 
 def depth_rows(counts: Sequence[int]) -> list[dict[str, Any]]:
@@ -328,6 +357,7 @@ def main() -> None:
         arguments,
         {
             "Beside scikit-image": rows,
+            "What the others' superpixels are worth, 224 x 224, 300 wanted": peer_rows(small, 300),
             "Borders of measured depth": depth_rows((300,) if quick else (150, 300, 600, 1200)),
             "Against the textbook in float64": agreement_rows(settings),
         },

@@ -83,9 +83,9 @@ def test_pictures_differ_and_connectedness_is_noticed() -> None:
     assert len({p.tobytes() for p in found}) == 9
     assert pictures(1, 4, 20, 30)[0].shape == (4, 20, 30, 3)
     assert_connected(np.array([[0, 0, 1], [0, 1, 1]]))
-    with pytest.raises(AssertionError, match="superpixel 0 is in several pieces"):
+    with pytest.raises(AssertionError, match="superpixel 0 is in 2 pieces"):
         assert_connected(np.array([[0, 1], [1, 0]]))
-    with pytest.raises(AssertionError, match="label 1 is missing"):
+    with pytest.raises(AssertionError, match="superpixel 1 is in 0 pieces"):
         assert_connected(np.array([[0, 2], [0, 2]]))
 
 
