@@ -163,6 +163,10 @@ def main() -> int:
     if arguments.inside:
         run_children(arguments.case)
         return 0
+    known = cases() if arguments.case else {}
+    unknown = [name for name in arguments.case if name not in known]
+    if unknown:
+        parser.error(f"case: expected some of {', '.join(map(repr, known))}, got {unknown[0]!r}")
     if shutil.which("valgrind") is None:
         print("instructions: valgrind is not installed", file=sys.stderr)
         return 2
