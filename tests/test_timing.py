@@ -28,9 +28,11 @@ def test_a_race_goes_on_until_the_time_is_up() -> None:
 
 
 def test_figures_of_times() -> None:
-    assert summary([3.0]) == {"median": 3.0, "p10": 3.0, "p90": 3.0, "min": 3.0, "runs": 1}
+    assert summary([3.0]) == {"median": 3.0, "p10": 3.0, "p90": 3.0, "fastest": 3.0, "runs": 1}
     figures = summary([float(n) for n in range(101)])
     assert (figures["p10"], figures["median"], figures["p90"]) == (10.0, 50.0, 90.0)
+    assert summary([5.0, 50.0, 7.0, 4.0, 60.0, 9.0, 6.0], inputs=3)["fastest"] == 7.0
+    assert summary([5.0, 3.0], inputs=3)["fastest"] == 4.0
     assert ratio([1.0, 10.0, 30.0], [1.0, 5.0, 10.0]) == 2.0
     with pytest.raises(ValueError, match="zip"):
         ratio([1.0], [1.0, 2.0])
