@@ -28,6 +28,7 @@ from midgrain.cli.timing import race, summary
 WEIGHTS = [COMPACTNESS] * 3 + [9.0]
 RANGES = [*LAB_RANGES, mg.ops.GRADIENT_RANGE]
 PLANES = 64
+WHOLE = "whole mg.slic"
 
 Call = Callable[[dict[str, Any]], Any]
 
@@ -80,7 +81,7 @@ def ours(threads: int) -> dict[str, Call]:
         "pool: median, 1 plane": lambda item: mg.pool(item["values"][0], item["labels"], "median", num_threads=threads),
         "paint, 1 plane": lambda item: mg.paint(item["scores"][0], item["labels"], num_threads=threads),
         f"paint, {PLANES} planes": lambda item: mg.paint(item["scores"], item["labels"], num_threads=threads),
-        "whole mg.slic": lambda item: mg.slic(
+        WHOLE: lambda item: mg.slic(
             item["picture"], item["wanted"], COMPACTNESS, ITERATIONS, gradient=item["gradient"], num_threads=threads
         ),
     }
@@ -144,31 +145,33 @@ def rows_of(name: str, case: tuple[int, int, int, int], count: int, seconds: flo
     frames, height, width, wanted = case
     items = [prepare(picture, wanted) for picture in pictures(count, frames, height, width)]
     assert_right(items[0])
-    stages = {threads: ours(threads) for threads in (1, 2)}
+    stages = {threads: ours(int(threads)) for threads in ("1", "2")}
     peers = theirs()
+    fastest: dict[tuple[str, str], float] = {}
+    after = [stage for stage in stages["1"] if stage.startswith(("pool", "paint"))]
+    for group in ([stage for stage in stages["1"] if stage not in after], after):
+        calls = {(stage, threads): stages[threads][stage] for stage in group for threads in stages}
+        calls |= {(stage, "peer"): peers[stage][1] for stage in group if stage in peers}
+        times = race({" ".join(key): call for key, call in calls.items()}, items, seconds)
+        fastest |= {key: summary(times[" ".join(key)], len(items))["fastest"] for key in calls}
     rows = []
-    wholes: dict[str, float] = {}
-    for stage in reversed(stages[1]):
-        calls: dict[str, Call] = {str(threads): stages[threads][stage] for threads in (1, 2)}
-        if stage in peers:
-            calls["peer"] = peers[stage][1]
-        times = race(calls, items, seconds)
-        fastest = {way: summary(values, len(items))["fastest"] for way, values in times.items()}
-        wholes = wholes or fastest
-        share = stage in ("Lab", "clustering", "connectivity", "whole mg.slic")
+    for stage in stages["1"]:
+        one, two = (fastest[stage, threads] for threads in stages)
+        shares = (f"{fastest[stage, threads] / fastest[WHOLE, threads]:.0%}" for threads in stages)
+        theirs_ms = fastest.get((stage, "peer"))
         rows.append(
             {
                 "size, superpixels": name,
                 "stage": stage,
-                "1 thread [ms]": fastest["1"],
-                "2 threads [ms]": fastest["2"],
-                "share of mg.slic": ", ".join(f"{fastest[n] / wholes[n]:.0%}" for n in "12") if share else "",
+                "1 thread [ms]": one,
+                "2 threads [ms]": two,
+                "share of mg.slic": "" if stage in after else ", ".join(shares),
                 "beside, 1 thread": peers[stage][0] if stage in peers else "",
-                "[ms]": fastest.get("peer", ""),
-                "ratio, 1 thread": fastest["peer"] / fastest["1"] if stage in peers else "",
+                "[ms]": "" if theirs_ms is None else theirs_ms,
+                "ratio, 1 thread": "" if theirs_ms is None else theirs_ms / one,
             }
         )
-    return rows[::-1]
+    return rows
 
 
 def main() -> None:
@@ -178,13 +181,14 @@ def main() -> None:
     for name, *case in CASES[:1] if arguments.quick else CASES:
         frames, height, width, _ = case
         count = 2 if arguments.quick or frames * height * width > 1_000_000 else 7
-        rows += rows_of(name, tuple(case), count, 0.0 if arguments.quick else 1.0)
+        rows += rows_of(name, tuple(case), count, 0.0 if arguments.quick else 8.0)
     report(
         arguments,
         {"Stages": rows},
         [
-            "Medians over the pictures of each one's fastest run. Shares are for 1 and 2 threads. What the "
-            "stages leave of the whole is the gradient's scaling, checks and copies. Planes are float32 values of the picture's size."
+            "Medians over the pictures of each one's fastest run. Shares are for 1 and 2 threads. What the stages "
+            "leave of the whole is the gradient's scaling, checks and copies. Planes are float32 values of the "
+            "picture's size."
         ],
     )
 
