@@ -32,7 +32,7 @@ def bandwidth(threads: int, seconds: float = 0.5, megabytes: int = 256) -> float
     size = sum(array.nbytes for pair in arrays for array in pair)
     with ThreadPoolExecutor(threads) as pool:
         copy = {"copy": lambda pairs: list(pool.map(lambda pair: np.copyto(*pair), pairs))}
-        return size / min(race(copy, [arrays], seconds)["copy"]) * 1e3
+        return size / min(race(copy, [arrays], seconds)["copy"].wall) * 1e3
 
 
 def candidates(frames: int, height: int, width: int, wanted: int) -> float:

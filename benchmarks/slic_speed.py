@@ -98,27 +98,42 @@ def rows_of(name: str, case: tuple[int, int, int, int], count: int, seconds: flo
     times = race(contestants, items, seconds, before=before)
     figures = {key: summary(values, len(items)) for key, values in times.items()}
 
-    def row(way: str, threads: int, fastest: float, median: Any, spread: str, runs: Any) -> dict[str, Any]:
-        return {
-            "size, superpixels": name,
-            "": way,
-            "threads": threads,
-            "fastest [ms]": fastest,
-            "median [ms]": median,
-            "10 % .. 90 %": spread,
-            "runs": runs,
-            "x midgrain, image": fastest / figures[f"midgrain, image, {threads}"]["fastest"],
-        }
+    base = {threads: figures[f"midgrain, image, {threads}"][_clock(threads)] for threads in THREADS}
 
     rows = []
     for key, (way, threads) in ways.items():
         shown = figures[key]
-        spread = f"{shown['p10']:.3g} .. {shown['p90']:.3g}"
-        rows.append(row(way, threads, shown["fastest"], shown["median"], spread, shown["runs"]))
+        rows.append(
+            {
+                "size, superpixels": name,
+                "": way,
+                "threads": threads,
+                "CPU [ms]": shown["cpu"] if threads == 1 else "",
+                "fastest [ms]": shown["fastest"],
+                "median [ms]": shown["median"],
+                "10 % .. 90 %": f"{shown['p10']:.3g} .. {shown['p90']:.3g}",
+                "runs": shown["runs"],
+                "x midgrain, image": shown[_clock(threads)] / base[threads],
+            }
+        )
     for threads in THREADS:
         floor = slic_floor(case, channels=4, rate=multiply_adds(threads, 0.1))
-        rows.append(row("floor: arithmetic of all candidates, image + gradient", threads, floor, "", "", ""))
+        rows.append(
+            {
+                **dict.fromkeys(rows[0], ""),
+                "size, superpixels": name,
+                "": "floor: arithmetic of all candidates, image + gradient",
+                "threads": threads,
+                "fastest [ms]": floor,
+                "x midgrain, image": floor / base[threads],
+            }
+        )
     return rows
+
+
+def _clock(threads: int) -> str:
+    """One thread's time on a core is what it costs on an idle machine; several threads have only the wall's."""
+    return "cpu" if threads == 1 else "fastest"
 
 
 def batch_rows(count: int, seconds: float) -> list[dict[str, Any]]:
@@ -166,8 +181,9 @@ def main() -> None:
         {"Superpixels of one picture": rows, "Scaling over a batch": batch},
         [
             f"Compactness {COMPACTNESS:g}, {ITERATIONS} iterations. 'Fastest' is the median over the pictures "
-            "of each one's fastest run; the last column compares these with midgrain's for the image alone and as many "
-            "threads. scikit-image computes the same features and "
+            "of each one's fastest run, 'CPU' likewise the time that a single thread had a core. The last column "
+            "compares with midgrain's for the image alone and as many threads: by CPU for one thread, else by "
+            "fastest. scikit-image computes the same features and "
             "windows; OpenCV and fast-slic work on colours of 8 bits and windows of one step, a quarter of the "
             "candidates, fast-slic by default on every third row.",
             *missing,

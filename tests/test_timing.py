@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from midgrain.cli.timing import machine, race, ratio, summary
+from midgrain.cli.timing import Times, machine, race, ratio, summary
 
 
 def test_contestants_take_turns_on_every_input() -> None:
@@ -14,7 +16,7 @@ def test_contestants_take_turns_on_every_input() -> None:
     assert [turn[0][1] for turn in turns] == [3, 1, 2, 3, 1]  # the first is the warm-up
     assert all({name for name, _ in turn} == {"a", "b"} and turn[0][1] == turn[1][1] for turn in turns)
     assert {turn[0][0] for turn in turns} == {"a", "b"}, "the same one always begins"
-    assert {name: len(t) for name, t in times.items()} == {"a": 4, "b": 4}
+    assert {name: (len(t.wall), len(t.cpu)) for name, t in times.items()} == {"a": (4, 4), "b": (4, 4)}
 
 
 def test_what_comes_before_a_call_is_done_each_time() -> None:
@@ -24,18 +26,32 @@ def test_what_comes_before_a_call_is_done_each_time() -> None:
 
 
 def test_a_race_goes_on_until_the_time_is_up() -> None:
-    assert len(race({"a": lambda _: None}, [0], 0.02, least=0)["a"]) > 10
+    assert len(race({"a": lambda _: None}, [0], 0.02, least=0)["a"].wall) > 10
 
 
 def test_figures_of_times() -> None:
-    assert summary([3.0]) == {"median": 3.0, "p10": 3.0, "p90": 3.0, "fastest": 3.0, "runs": 1}
-    figures = summary([float(n) for n in range(101)])
+    assert summary(Times([3.0], [1.0])) == {
+        "median": 3.0,
+        "p10": 3.0,
+        "p90": 3.0,
+        "fastest": 3.0,
+        "cpu": 1.0,
+        "runs": 1,
+    }
+    hundred = [float(n) for n in range(101)]
+    figures = summary(Times(hundred, hundred))
     assert (figures["p10"], figures["median"], figures["p90"]) == (10.0, 50.0, 90.0)
-    assert summary([5.0, 50.0, 7.0, 4.0, 60.0, 9.0, 6.0], inputs=3)["fastest"] == 7.0
-    assert summary([5.0, 3.0], inputs=3)["fastest"] == 4.0
-    assert ratio([1.0, 10.0, 30.0], [1.0, 5.0, 10.0]) == 2.0
+    figures = summary(Times([5.0, 50.0, 7.0, 4.0, 60.0, 9.0, 6.0], [1.0, 2.0, 3.0, 4.0, 1.0, 3.0, 1.0]), inputs=3)
+    assert (figures["fastest"], figures["cpu"]) == (7.0, 1.0)
+    assert summary(Times([5.0, 3.0], [1.0, 1.0]), inputs=3)["fastest"] == 4.0
+    assert ratio(Times([1.0, 10.0, 30.0]), Times([1.0, 5.0, 10.0])) == 2.0
     with pytest.raises(ValueError, match="zip"):
-        ratio([1.0], [1.0, 2.0])
+        ratio(Times([1.0]), Times([1.0, 2.0]))
+
+
+def test_waiting_takes_no_core() -> None:
+    times = race({"a": lambda _: time.sleep(0.02)}, [0], 0.0)["a"]
+    assert max(times.cpu) < min(times.wall)
 
 
 def test_machine_has_a_name_and_cores() -> None:

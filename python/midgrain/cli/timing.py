@@ -7,12 +7,29 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["machine", "race", "ratio", "summary"]
+__all__ = ["Times", "machine", "race", "ratio", "summary"]
 
 Input = TypeVar("Input")
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of each call of one contestant, by two clocks.
+
+    Example:
+        >>> from midgrain.cli.timing import Times, summary
+        >>> summary(Times([3.0, 5.0], [2.0, 3.0]))["median"]
+        4.0
+    """
+
+    #: As they passed on the wall.
+    wall: list[float] = field(default_factory=list)
+    #: That the calling thread had a core: what a call of one thread costs, whatever else the machine is doing.
+    cpu: list[float] = field(default_factory=list)
 
 
 def race(
@@ -22,8 +39,8 @@ def race(
     *,
     least: int = 3,
     before: Mapping[str, Callable[[], Any]] | None = None,
-) -> dict[str, list[float]]:
-    """Milliseconds of every call, contestants taking turns on one input after the other.
+) -> dict[str, Times]:
+    """The times of every call, contestants taking turns on one input after the other.
 
     All of them meet a busy moment of the machine alike, whoever begins changes from turn to turn, and where there are
     many inputs none is learnt by heart by the branch predictor.
@@ -41,12 +58,12 @@ def race(
     Example:
         >>> from midgrain.cli.timing import race
         >>> times = race({"sum": sum, "sorted": sorted}, [[1, 2], [3]], 0.0)
-        >>> [len(t) for t in times.values()]
+        >>> [len(t.wall) for t in times.values()]
         [3, 3]
     """
     names = list(contestants)
     prepare = before or {}
-    times: dict[str, list[float]] = {name: [] for name in names}
+    times = {name: Times() for name in names}
     turn = -1
     end = 0.0
     while turn < least or time.perf_counter() < end:
@@ -55,17 +72,19 @@ def race(
         for name in names[first:] + names[:first]:
             if name in prepare:
                 prepare[name]()
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.thread_time()
             contestants[name](item)
+            wall, cpu = time.perf_counter() - start, time.thread_time() - start_cpu
             if turn >= 0:
-                times[name].append((time.perf_counter() - start) * 1e3)
+                times[name].wall.append(wall * 1e3)
+                times[name].cpu.append(cpu * 1e3)
         turn += 1
         if turn == 0:
             end = time.perf_counter() + seconds
     return times
 
 
-def summary(times: Sequence[float], inputs: int = 1) -> dict[str, float]:
+def summary(times: Times, inputs: int = 1) -> dict[str, float]:
     """The figures of one contestant's times.
 
     Args:
@@ -73,15 +92,16 @@ def summary(times: Sequence[float], inputs: int = 1) -> dict[str, float]:
         inputs: how many there were; they came round and round.
 
     Returns:
-        "median", "p10" and "p90" of all runs (10th and 90th percentile); "fastest", the median over the inputs of the
-        fastest run of each, which a machine with other things to do blurs least; "runs", how many there were.
+        On the wall: "median", "p10" and "p90" of all runs (10th and 90th percentile); "fastest", the median over the
+        inputs of the fastest run of each, which a machine with other things to do blurs least; "runs", how many
+        there were. "cpu": as "fastest", of the calling thread's time on a core.
 
     Example:
-        >>> from midgrain.cli.timing import summary
-        >>> summary([1.0, 2.0, 3.0])
-        {'median': 2.0, 'p10': 1.2, 'p90': 2.8, 'fastest': 1.0, 'runs': 3}
+        >>> from midgrain.cli.timing import Times, summary
+        >>> summary(Times([1.0, 2.0, 3.0], [0.5, 0.5, 0.5]))
+        {'median': 2.0, 'p10': 1.2, 'p90': 2.8, 'fastest': 1.0, 'cpu': 0.5, 'runs': 3}
     """
-    ordered = sorted(times)
+    ordered = sorted(times.wall)
 
     def percentile(share: float) -> float:
         place = share * (len(ordered) - 1)
@@ -89,24 +109,28 @@ def summary(times: Sequence[float], inputs: int = 1) -> dict[str, float]:
         high = min(low + 1, len(ordered) - 1)
         return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
+    def fastest(values: Sequence[float]) -> float:
+        return statistics.median(min(values[i::inputs]) for i in range(min(inputs, len(values))))
+
     return {
         "median": statistics.median(ordered),
         "p10": percentile(0.1),
         "p90": percentile(0.9),
-        "fastest": statistics.median(min(times[i::inputs]) for i in range(min(inputs, len(times)))),
+        "fastest": fastest(times.wall),
+        "cpu": fastest(times.cpu),
         "runs": len(ordered),
     }
 
 
-def ratio(times: Sequence[float], base: Sequence[float]) -> float:
-    """How many times as long as `base`: the median over the turns of one race.
+def ratio(times: Times, base: Times) -> float:
+    """How many times as long as `base` on the wall: the median over the turns of one race.
 
     Example:
-        >>> from midgrain.cli.timing import ratio
-        >>> ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+        >>> from midgrain.cli.timing import Times, ratio
+        >>> ratio(Times([2.0, 4.0, 9.0]), Times([1.0, 2.0, 3.0]))
         2.0
     """
-    return statistics.median(a / b for a, b in zip(times, base, strict=True))
+    return statistics.median(a / b for a, b in zip(times.wall, base.wall, strict=True))
 
 
 def machine() -> dict[str, Any]:
