@@ -95,7 +95,7 @@ def rows_of(name: str, case: tuple[int, int, int, int], count: int, seconds: flo
         key = enter(peer.name, peer.threads, lambda item, run=peer.run: run(item[0], wanted))
         if peer.before is not None:
             before[key] = peer.before
-    times = race(contestants, items, seconds, before=before)
+    times = race(contestants, items, seconds, least=2 * len(items), before=before)
     figures = {key: summary(values, len(items)) for key, values in times.items()}
 
     base = {threads: figures[f"midgrain, image, {threads}"][_clock(threads)] for threads in THREADS}
@@ -174,7 +174,7 @@ def main() -> None:
     seconds = 0.0 if arguments.quick else 12.0
     for name, *case in CASES[:1] if arguments.quick else CASES:
         large = case[0] * case[1] * case[2] > 1_000_000
-        rows += rows_of(name, tuple(case), 3 if large or arguments.quick else 8, seconds * (3 if large else 1), peers)
+        rows += rows_of(name, tuple(case), 1 if arguments.quick else 2 if large else 8, seconds, peers)
     batch = batch_rows(4 if arguments.quick else BATCH, seconds / 4)
     report(
         arguments,

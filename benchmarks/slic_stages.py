@@ -187,9 +187,9 @@ def main() -> None:
         arguments,
         {"Stages": rows},
         [
-            "Medians over the pictures of each one's fastest run; for one thread by its time on a core. Shares are for 1 "
-            "and 2 threads. What the stages leave of the whole is the gradient's scaling, checks and copies. Planes are "
-            "float32 values of the picture's size."
+            "Medians over the pictures of each one's fastest run; for one thread by its time on a core. Shares are for "
+            "1 and 2 threads. What the stages leave of the whole is the gradient's scaling, checks and copies. Planes "
+            "are float32 values of the picture's size."
         ],
     )
 
