@@ -28,7 +28,7 @@ ITERATIONS = 10
 LAB_RANGES = list(mg.ops.LAB_RANGES)
 SKIMAGE_DATA = Path(skimage.__file__).parent / "data"
 
-_PACKAGES = ("numpy", "scikit-image", "scipy", "opencv-contrib-python-headless", "fast-slic", "torch", "torchvision")
+_PACKAGES = ("numpy", "scikit-image", "scipy", "fast-slic", "torch", "torchvision")
 # Standard deviation, of 255, of the noise that an enlarged photograph lacks and a camera of its size has.
 _SENSOR_NOISE = 2.0
 
@@ -120,6 +120,8 @@ def environment() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
+    # OpenCV comes in packages of several names.
+    versions["opencv"] = getattr(sys.modules.get("cv2"), "__version__", None)
     torch = sys.modules.get("torch")
     return {
         "midgrain": mg.__version__,
