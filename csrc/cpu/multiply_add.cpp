@@ -45,15 +45,15 @@ inline void step(Vector& sum, Vector& a, Vector b) {
 }
 
 // Enough sums under way to hide the latency of each; with the operands they still fit 16 registers.
-constexpr int kSums = 10;
+constexpr int kSums = 12;
 
 void run(std::int64_t rounds) {
     Vector a = broadcast(3);
     const Vector b = broadcast(-5);
-    Vector s0 = a, s1 = a, s2 = a, s3 = a, s4 = a, s5 = a, s6 = a, s7 = a, s8 = a, s9 = a;
+    Vector s0 = a, s1 = a, s2 = a, s3 = a, s4 = a, s5 = a, s6 = a, s7 = a, s8 = a, s9 = a, s10 = a, s11 = a;
     for (std::int64_t round = 0; round < rounds; ++round) {
-        step(s0, a, b), step(s1, a, b), step(s2, a, b), step(s3, a, b), step(s4, a, b);
-        step(s5, a, b), step(s6, a, b), step(s7, a, b), step(s8, a, b), step(s9, a, b);
+        step(s0, a, b), step(s1, a, b), step(s2, a, b), step(s3, a, b), step(s4, a, b), step(s5, a, b);
+        step(s6, a, b), step(s7, a, b), step(s8, a, b), step(s9, a, b), step(s10, a, b), step(s11, a, b);
     }
 }
 
