@@ -27,7 +27,7 @@ from midgrain.cli.timing import race, summary
 
 WEIGHTS = [COMPACTNESS] * 3 + [9.0]
 RANGES = [*LAB_RANGES, mg.ops.GRADIENT_RANGE]
-PLANES = 16
+PLANES = 24
 WHOLE = "whole mg.slic"
 
 Call = Callable[[dict[str, Any]], Any]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
-from midgrain.cli.timing import Times, machine, race, ratio, summary
+from midgrain.cli.timing import Times, machine, race, summary
 
 
 def test_contestants_take_turns_on_every_input() -> None:
@@ -44,9 +42,6 @@ def test_figures_of_times() -> None:
     figures = summary(Times([5.0, 50.0, 7.0, 4.0, 60.0, 9.0, 6.0], [1.0, 2.0, 3.0, 4.0, 1.0, 3.0, 1.0]), inputs=3)
     assert (figures["fastest"], figures["cpu"]) == (7.0, 1.0)
     assert summary(Times([5.0, 3.0], [1.0, 1.0]), inputs=3)["fastest"] == 4.0
-    assert ratio(Times([1.0, 10.0, 30.0]), Times([1.0, 5.0, 10.0])) == 2.0
-    with pytest.raises(ValueError, match="zip"):
-        ratio(Times([1.0]), Times([1.0, 2.0]))
 
 
 def test_waiting_takes_no_core() -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from midgrain.cli.output import console, errors, print_json
-from midgrain.cli.timing import machine, race, ratio, summary
+from midgrain.cli.timing import machine, race, summary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ def _superpixels(name: str, threads: Sequence[int], seconds: float) -> list[dict
     pictures = [_picture(seed, frames, height, width) for seed in range(_PICTURES)]
     lines = [
         _line(
-            f"superpixels, {name}",
+            f"slic, {name}",
             lambda picture, n: midgrain.slic(picture, wanted, num_threads=n),
             _skimage_slic(wanted),
             pictures,
@@ -84,7 +84,7 @@ def _superpixels(name: str, threads: Sequence[int], seconds: float) -> list[dict
     labelled = [(np.stack([p[..., 0].astype(np.float32)] * 16), midgrain.slic(p, wanted)) for p in pictures]
     lines.append(
         _line(
-            f"pooling, 16 x {name.partition(',')[0]}",
+            f"pool, 16 x {name.partition(',')[0]}",
             lambda pair, n: midgrain.pool(*pair, spatial_dims=3 if frames > 1 else 2, num_threads=n),
             None,
             labelled,
@@ -112,10 +112,11 @@ def _line(
     if peer is not None:
         contestants["scikit-image"] = peer
     times = race(contestants, inputs, seconds, least=_LEAST)
-    line: dict[str, Any] = {"what": what, "threads": {n: summary(times[str(n)]) for n in threads}}
+    figures = {name: summary(values, len(inputs)) for name, values in times.items()}
+    line: dict[str, Any] = {"what": what, "threads": {n: figures[str(n)] for n in threads}}
     if peer is not None:
-        line["scikit-image"] = summary(times["scikit-image"])
-        line["times faster"] = {n: ratio(times["scikit-image"], times[str(n)]) for n in threads}
+        other = line["scikit-image"] = figures["scikit-image"]
+        line["times faster"] = {n: other["fastest"] / figures[str(n)]["fastest"] for n in threads}
     return line
 
 
@@ -151,12 +152,13 @@ def _network(seconds: float, quick: bool) -> dict[str, Any]:
         torch.autograd.grad(outputs.amax(1).sum(), leaf)
 
     times = race({"passes": passes, "swag-ig": SWAG(loaded.model)}, inputs, seconds, least=_LEAST)
+    plain, whole = (summary(times[name], len(inputs)) for name in ("passes", "swag-ig"))
     return {
         "name": f"EfficientNet-Lite0, {side} x {side}",
         "threads": torch.get_num_threads(),
-        "forward and backward": summary(times["passes"]),
-        "swag-ig": summary(times["swag-ig"]),
-        "ratio": ratio(times["swag-ig"], times["passes"]),
+        "forward and backward": plain,
+        "swag-ig": whole,
+        "ratio": whole["fastest"] / plain["fastest"],
     }
 
 
@@ -223,5 +225,5 @@ def _show(facts: dict[str, Any], threads: Sequence[int]) -> None:
 
 
 def _milliseconds(times: dict[str, float]) -> str:
-    value = times["median"]
+    value = times["fastest"]
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["Times", "machine", "race", "ratio", "summary"]
+__all__ = ["Times", "machine", "race", "summary"]
 
 Input = TypeVar("Input")
 
@@ -120,17 +120,6 @@ def summary(times: Times, inputs: int = 1) -> dict[str, float]:
         "cpu": fastest(times.cpu),
         "runs": len(ordered),
     }
-
-
-def ratio(times: Times, base: Times) -> float:
-    """How many times as long as `base` on the wall: the median over the turns of one race.
-
-    Example:
-        >>> from midgrain.cli.timing import Times, ratio
-        >>> ratio(Times([2.0, 4.0, 9.0]), Times([1.0, 2.0, 3.0]))
-        2.0
-    """
-    return statistics.median(a / b for a, b in zip(times.wall, base.wall, strict=True))
 
 
 def machine() -> dict[str, Any]:
