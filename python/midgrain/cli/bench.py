@@ -25,13 +25,13 @@ _SIZES = {
     "1080 x 1920, 2000": (1, 1080, 1920, 2000),
     "16 x 112 x 112, 120": (16, 112, 112, 120),
 }
-_PICTURES = 4
+_PICTURES = 3
 _LEAST = 1  # calls, however long they take, after one that is not counted
 _LONGEST = 60.0
 
 
 def bench(
-    seconds: Annotated[float, typer.Option(help="For each line of the table; slow lines take longer.")] = 2.5,
+    seconds: Annotated[float, typer.Option(help="For each line of the table; slow lines take longer.")] = 1.5,
     quick: Annotated[bool, typer.Option("--quick", help="Small pictures only, a few calls each.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
