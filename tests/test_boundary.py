@@ -13,6 +13,9 @@ import torch
 import producers
 from midgrain._kernels import _cpu
 
+# The patches 1 .. 4 of six.
+PATCHES = {"cells": (1, 2, 3), "grid": (1, 3, 2), "size": (2, 8, 8), "start": 1}
+
 
 def arguments(function):
     """Keyword arguments of one small call."""
@@ -56,6 +59,24 @@ def arguments(function):
             "out": np.zeros((2, 3, 40)),
             "num_threads": 1,
         },
+        "extract_patches": lambda: {
+            "images": rng.random((2, 3, 2, 4, 6)),
+            **PATCHES,
+            "out": np.zeros((2, 4, 3, 2, 4, 6)),
+            "num_threads": 1,
+        },
+        "extract_patches_backward": lambda: {
+            "patches": rng.random((2, 4, 3, 2, 4, 6)),
+            **PATCHES,
+            "out": np.zeros((2, 3, 2, 4, 6)),
+            "num_threads": 1,
+        },
+        "aggregate_patches": lambda: {
+            "maps": rng.random((2, 6, 1, 2, 3)),
+            "grid": (1, 3, 2),
+            "out": np.zeros((2, 2, 5, 7)),
+            "num_threads": 1,
+        },
     }[function]()
 
 
@@ -67,6 +88,9 @@ INPUTS = [
     ("pool", "labels"),
     ("paint", "scores"),
     ("paint", "labels"),
+    ("extract_patches", "images"),
+    ("extract_patches_backward", "patches"),
+    ("aggregate_patches", "maps"),
 ]
 OUTPUTS = [
     ("slic", "labels"),
@@ -76,8 +100,20 @@ OUTPUTS = [
     ("rgb_to_lab", "lab"),
     ("pool", "out"),
     ("paint", "out"),
+    ("extract_patches", "out"),
+    ("extract_patches_backward", "out"),
+    ("aggregate_patches", "out"),
 ]
-RESULTS = {"slic": "labels", "enforce_connectivity": "out", "rgb_to_lab": "lab", "pool": "out", "paint": "out"}
+RESULTS = {
+    "slic": "labels",
+    "enforce_connectivity": "out",
+    "rgb_to_lab": "lab",
+    "pool": "out",
+    "paint": "out",
+    "extract_patches": "out",
+    "extract_patches_backward": "out",
+    "aggregate_patches": "out",
+}
 
 every_input = pytest.mark.parametrize(("function", "name"), INPUTS)
 every_output = pytest.mark.parametrize(("function", "name"), OUTPUTS)
@@ -200,8 +236,15 @@ def test_another_rank_is_refused(function, name):
 
 @every_output
 def test_another_shape_of_an_output_is_refused(function, name):
-    if (function, name) == ("pool", "out"):  # Its last axis says how many regions there are.
-        change = lambda array: np.empty((2, 4, 5))  # noqa: E731
+    # The last axes of these say how many regions there are, and what to enlarge to.
+    others = {
+        "pool": (2, 4, 5),
+        "extract_patches": (2, 4, 4, 2, 4, 6),
+        "extract_patches_backward": (2, 4, 2, 4, 6),
+        "aggregate_patches": (3, 2, 5, 7),
+    }
+    if function in others:
+        change = lambda array: np.empty(others[function])  # noqa: E731
     else:
         change = lambda array: np.empty((*array.shape[:-1], array.shape[-1] + 1), array.dtype)  # noqa: E731
     with pytest.raises(ValueError, match=r"expected shape \["):
@@ -376,6 +419,29 @@ def test_the_number_of_threads_is_checked(function, num_threads):
         ("pool", "out", np.empty((2, 3, 0)), "n: expected at least one"),
         ("pool", "out", np.empty((2, 3, 4)), "labels: expected values in 0 .. 3"),
         ("paint", "scores", np.empty((2, 3, 4)), "labels: expected values in 0 .. 3"),
+        *[
+            (function, *rest)
+            for function in ("extract_patches", "extract_patches_backward")
+            for rest in (
+                ("cells", (0, 2, 3), "cells: expected 1 .. 2"),
+                ("cells", (1, 5, 3), "cells: expected at most the patch's pixels, 4, got 5"),
+                ("grid", (1, 3, 2**30 + 1), "grid: expected 1 .. 2"),
+                ("grid", (1, 4, 2), "size: expected 10 or more, where the last patch ends, got 8"),
+                ("size", (2, 7, 8), "size: expected 8 or more"),
+                ("size", (2**10, 2**10, 2**11), "size: expected fewer than 2"),
+                ("size", (2**30, 2**30, 2**30), "size: expected fewer than 2"),
+                ("start", -1, "start: expected 0 .. 5"),
+                ("start", 6, "start: expected 0 .. 5"),
+                ("start", 3, ".*: expected 1 .. 3 patches, got 4"),
+            )
+        ],
+        ("extract_patches", "images", np.empty((2, 3, 2, 0, 6)), "images: expected at least one pixel"),
+        ("extract_patches", "images", np.empty((2, 0, 2, 4, 6)), "images: expected 1 .. 2"),
+        ("extract_patches", "out", np.empty((2, 0, 3, 2, 4, 6)), "out: expected 1 .. 5 patches, got 0"),
+        ("aggregate_patches", "grid", (1, 2, 2), "maps: expected one per patch of the grid"),
+        ("aggregate_patches", "grid", (2**30, 2**30, 2**30), "maps: expected one per patch of the grid"),
+        ("aggregate_patches", "grid", (1, 0, 6), "grid: expected 1 .. 2"),
+        ("aggregate_patches", "out", np.empty((2, 0, 5, 7)), "out: expected at least one pixel"),
     ],
 )
 def test_other_arguments_are_checked(function, name, bad, message):
@@ -383,9 +449,18 @@ def test_other_arguments_are_checked(function, name, bad, message):
         getattr(_cpu, function)(**{**arguments(function), name: bad})
 
 
-def test_the_dtypes_of_values_and_result_must_agree():
-    with pytest.raises(TypeError, match=r"^out: expected the dtype of values"):
-        run("pool", "out", lambda array: array.astype(np.float32))
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        ("pool", "values"),
+        ("extract_patches", "images"),
+        ("extract_patches_backward", "patches"),
+        ("aggregate_patches", "maps"),
+    ],
+)
+def test_the_dtypes_of_values_and_result_must_agree(function, name):
+    with pytest.raises(TypeError, match=f"^out: expected the dtype of {name}"):
+        run(function, "out", lambda array: array.astype(np.float32))
 
 
 def test_instruction_sets():

@@ -15,6 +15,7 @@ HEADERS = sorted(path.name for path in (CSRC / "core").glob("*.hpp"))
 DEVICE_SOURCE = """
 #include "core/color.hpp"
 #include "core/connectivity.hpp"
+#include "core/patches.hpp"
 #include "core/pool.hpp"
 #include "core/slic.hpp"
 using namespace midgrain::core;
@@ -27,6 +28,10 @@ __global__ void every_definition(const float* table, float* f, int* i, long long
     i[7] = fixed_exponent(n) + is_better_target(n, i[8], n, i[9]);
     const Dims dims{n, n, n};
     i[10] = static_cast<int>(dims.size() + dims[1]);
+    const PatchGrid grid{dims, dims, dims, dims, n, n};
+    const Tap<float> tap = linear_tap<float>(n, grid.patch.x, grid.size.x);
+    f[4] = interpolate(f, tap) * weight_of(tap, n);
+    i[11] = static_cast<int>(patches_extent(n, grid.patch.y, grid.cells.y) + last_map(n, n) - first_map(n, n));
 }
 """
 

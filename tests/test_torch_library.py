@@ -49,6 +49,20 @@ def test_rgb_to_lab_passes_opcheck(rgb, channel_axis):
     torch.library.opcheck(ops.rgb_to_lab.default, (rgb, channel_axis, None))
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_patches_pass_opcheck(axes, dtype):
+    spatial, cells, grid = [4, 8, 6][-axes:], [2, 4, 3][-axes:], [2, 3, 2][-axes:]
+    size = [s + s // c * (g - 1) for s, c, g in zip(spatial, cells, grid, strict=True)]
+    images = torch.randn(2, 3, *spatial).to(dtype).requires_grad_()
+    torch.library.opcheck(ops.extract_patches.default, (images, spatial, cells, grid, size, 1, 4, None))
+    patches = torch.randn(2, 4, 3, *spatial).to(dtype).requires_grad_()
+    torch.library.opcheck(ops.extract_patches_backward.default, (patches, spatial, cells, grid, size, 1, 2))
+    maps = torch.randn(2, 6 if axes == 2 else 12, *cells).to(dtype).requires_grad_()
+    for wanted in ([c + g - 1 for c, g in zip(cells, grid, strict=True)], [7] * axes):
+        torch.library.opcheck(ops.aggregate_patches.default, (maps, grid, wanted, None))
+
+
 def test_the_module_hands_out_the_registered_operators():
     for name in torch_library.__all__:
         assert getattr(torch_library, name) is getattr(ops, name)
@@ -59,6 +73,9 @@ FUNCTIONS = {
     "rgb_to_lab": lambda image, labels: mg.ops.rgb_to_lab(image) / 100,
     "pool": lambda image, labels: mg.ops.pool(image, labels, "mean", n=5) * 2,
     "paint": lambda image, labels: mg.ops.paint(image[..., 0, :5], labels) + 1,
+    "patches": lambda image, labels: mg.ops.aggregate_patches(
+        mg.ops.extract_patches(image, (2, 7), (3, 2), count=6).square().mean(2), (3, 2), size=image.shape[2:]
+    ),
     "all": lambda image, labels: mg.ops.pool(
         image, mg.ops.slic(mg.ops.rgb_to_lab(image), [10.0] * 3, 8, ranges=mg.ops.LAB_RANGES)[0], "max", n=16
     ),
@@ -74,16 +91,25 @@ def test_compiles_into_one_graph(name, backend, values, labels):
     torch.testing.assert_close(compiled(image, labels), FUNCTIONS[name](image, labels), equal_nan=True)
 
 
-def test_compiles_with_gradients(values, labels):
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda values, labels: mg.ops.paint(mg.ops.pool(values, labels, "mean", n=5), labels),
+        lambda values, labels: FUNCTIONS["patches"](values, labels),
+    ],
+    ids=["pool and paint", "patches"],
+)
+def test_compiles_with_gradients(function, dynamic, values, labels):
     torch._dynamo.reset()
 
     def loss(values):
-        return mg.ops.paint(mg.ops.pool(values, labels, "mean", n=5), labels).square().sum()
+        return function(values, labels).square().sum()
 
     gradients = []
-    for function in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
+    for compiled in (loss, torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")):
         leaf = values.clone().requires_grad_()
-        function(leaf).backward()
+        compiled(leaf).backward()
         gradients.append(leaf.grad)
     torch.testing.assert_close(*gradients)
 

@@ -1,22 +1,22 @@
 // midgrain._kernels._cpu: checks what the kernels rely on, releases the GIL, calls. Allocates no array.
+#include "bindings/module_cpu.hpp"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 
-#include "bindings/array_view.hpp"
 #include "core/color.hpp"
 #include "cpu/kernels.hpp"
 
 namespace midgrain::bindings {
 namespace py = pybind11;
-namespace {
-
-using Element = ElementType;
 
 core::Dims item_dims(const ArrayView& array, int first_axis) {
     const core::Dims dims{array.shape(first_axis), array.shape(first_axis + 1), array.shape(first_axis + 2)};
@@ -39,6 +39,10 @@ int check_threads(std::int64_t threads) {
     return static_cast<int>(threads);
 }
 
+namespace {
+
+using Element = ElementType;
+
 std::string to_text(double value) { return py::cast<std::string>(py::repr(py::float_(value))); }
 
 void check_between(double value, double low, double high, const std::string& name) {
@@ -48,25 +52,10 @@ void check_between(double value, double low, double high, const std::string& nam
     }
 }
 
-void slic(py::handle features_in, const std::vector<double>& weights,
-          const std::optional<std::vector<std::pair<double, double>>>& ranges, std::int64_t n_segments,
-          std::int64_t max_num_iter, const std::array<double, 3>& spacing, std::int64_t min_size, py::handle labels_out,
-          py::handle counts_out, std::int64_t num_threads) {
-    const ArrayView features(features_in, "features", 5, {Element::kFloat32}, false);
-    const ArrayView labels(labels_out, "labels", 4, {Element::kInt32}, true);
-    const ArrayView counts(counts_out, "counts", 1, {Element::kInt32}, true);
-    const std::int64_t items = features.shape(0), channels = features.shape(1);
-    const core::Dims dims = item_dims(features, 2);
-    if (channels < 1 || channels > core::kMaxChannels) {
-        throw py::value_error("features: expected 1 .. " + std::to_string(core::kMaxChannels) + " channels, got " +
-                              std::to_string(channels));
-    }
-    labels.require_shape({items, dims.z, dims.y, dims.x});
-    counts.require_shape({items});
-    if (weights.size() != static_cast<std::size_t>(channels)) {
-        throw py::value_error("weights: expected one per channel (" + std::to_string(channels) + "), got " +
-                              std::to_string(weights.size()));
-    }
+cpu::SlicParameters slic_parameters(std::span<const double> weights, std::span<const cpu::Range> ranges,
+                                    std::int64_t n_segments, std::int64_t max_num_iter,
+                                    const std::array<double, 3>& spacing, std::int64_t min_size,
+                                    const core::Dims& dims) {
     for (const double weight : weights) {
         check_between(weight, core::kMinWeight, std::numeric_limits<double>::max(), "weights");
     }
@@ -79,6 +68,41 @@ void slic(py::handle features_in, const std::vector<double>& weights,
         throw py::value_error("max_num_iter: expected 1 .. 1000000, got " + std::to_string(max_num_iter));
     }
     if (min_size < 0) throw py::value_error("min_size: expected 0 or more, got " + std::to_string(min_size));
+    return {weights, ranges, n_segments, static_cast<int>(max_num_iter), {spacing[0], spacing[1], spacing[2]},
+            min_size};
+}
+
+// Where labels and counts go.
+class SlicOutputs {
+public:
+    SlicOutputs(py::handle labels, py::handle counts, std::int64_t items, const core::Dims& dims)
+        : labels_(labels, "labels", 4, {Element::kInt32}, true), counts_(counts, "counts", 1, {Element::kInt32}, true) {
+        labels_.require_shape({items, dims.z, dims.y, dims.x});
+        counts_.require_shape({items});
+    }
+
+    std::int32_t* labels() const { return labels_.data<std::int32_t>(); }
+    std::int32_t* counts() const { return counts_.data<std::int32_t>(); }
+
+private:
+    ArrayView labels_, counts_;
+};
+
+void slic(py::handle features_in, const std::vector<double>& weights,
+          const std::optional<std::vector<std::pair<double, double>>>& ranges, std::int64_t n_segments,
+          std::int64_t max_num_iter, const std::array<double, 3>& spacing, std::int64_t min_size, py::handle labels_out,
+          py::handle counts_out, std::int64_t num_threads) {
+    const ArrayView features(features_in, "features", 5, {Element::kFloat32}, false);
+    const std::int64_t items = features.shape(0), channels = features.shape(1);
+    const core::Dims dims = item_dims(features, 2);
+    if (channels < 1 || channels > core::kMaxChannels) {
+        throw py::value_error("features: expected 1 .. " + std::to_string(core::kMaxChannels) + " channels, got " +
+                              std::to_string(channels));
+    }
+    if (weights.size() != static_cast<std::size_t>(channels)) {
+        throw py::value_error("weights: expected one per channel (" + std::to_string(channels) + "), got " +
+                              std::to_string(weights.size()));
+    }
     std::vector<cpu::Range> limits;
     if (ranges) {
         if (ranges->size() != static_cast<std::size_t>(channels)) {
@@ -94,17 +118,79 @@ void slic(py::handle features_in, const std::vector<double>& weights,
             limits.push_back({static_cast<float>(low), static_cast<float>(high)});
         }
     }
-    cpu::SlicParameters parameters{};
-    parameters.weights = weights;
-    parameters.ranges = limits;
-    parameters.n_segments = n_segments;
-    parameters.max_num_iter = static_cast<int>(max_num_iter);
-    for (std::size_t a = 0; a < 3; ++a) parameters.spacing[a] = spacing[a];
-    parameters.min_size = min_size;
+    const cpu::SlicParameters parameters =
+        slic_parameters(weights, limits, n_segments, max_num_iter, spacing, min_size, dims);
+    const SlicOutputs out(labels_out, counts_out, items, dims);
     const int threads = check_threads(num_threads);
     const py::gil_scoped_release release;
-    cpu::slic({features.data<float>(), items, static_cast<int>(channels), dims}, parameters, threads,
-              labels.data<std::int32_t>(), counts.data<std::int32_t>());
+    cpu::slic({features.data<float>(), items, static_cast<int>(channels), dims}, parameters, threads, out.labels(),
+              out.counts());
+}
+
+// Three numbers that turn stored values into 0 .. 1.
+void copy_numbers(const std::array<double, 3>& from, const std::string& name, float* to) {
+    for (std::size_t c = 0; c < 3; ++c) {
+        constexpr double kLargest = std::numeric_limits<float>::max();
+        check_between(from[c], -kLargest, kLargest, name);
+        to[c] = static_cast<float>(from[c]);
+    }
+}
+
+// Colours of a batch: uint8 or float32, [items, 3, z, y, x] or, with channels_last, [items, z, y, x, 3].
+void set_colours(const ArrayView& rgb, bool channels_last, cpu::Pictures& pictures) {
+    if (rgb.element() == Element::kUInt8) {
+        pictures.bytes = rgb.data<std::uint8_t>();
+    } else {
+        pictures.floats = rgb.data<float>();
+    }
+    pictures.channels_last = channels_last;
+    std::fill_n(pictures.scale, 3, 1.0f);
+}
+
+void slic_pictures(const std::optional<py::object>& rgb_in, bool channels_last, const std::array<double, 3>& scale,
+                   const std::array<double, 3>& offset, const std::optional<py::object>& gradient_in,
+                   const std::array<double, 2>& weights, std::int64_t n_segments, std::int64_t max_num_iter,
+                   const std::array<double, 3>& spacing, std::int64_t min_size, py::handle labels_out,
+                   py::handle counts_out, std::int64_t num_threads) {
+    if (!rgb_in && !gradient_in) throw py::value_error("image: expected an image, a gradient or both, got neither");
+    cpu::Pictures pictures{};
+    std::optional<ArrayView> rgb, gradient;
+    if (rgb_in) {
+        rgb.emplace(*rgb_in, "image", 5, std::initializer_list<Element>{Element::kUInt8, Element::kFloat32}, false);
+        pictures.dims = item_dims(*rgb, channels_last ? 1 : 2);
+        pictures.items = rgb->shape(0);
+        if (rgb->shape(channels_last ? 4 : 1) != 3) throw py::value_error("image: expected 3 channels");
+        set_colours(*rgb, channels_last, pictures);
+        copy_numbers(scale, "scale", pictures.scale);
+        copy_numbers(offset, "offset", pictures.offset);
+    }
+    if (gradient_in) {
+        gradient.emplace(*gradient_in, "gradient", 4, std::initializer_list<Element>{Element::kFloat32}, false);
+        if (rgb_in) {
+            const core::Dims& dims = pictures.dims;
+            gradient->require_shape({pictures.items, dims.z, dims.y, dims.x});
+        } else {
+            pictures.dims = item_dims(*gradient, 1);
+            pictures.items = gradient->shape(0);
+        }
+        pictures.gradient = gradient->data<float>();
+    }
+    const cpu::SlicParameters parameters =
+        slic_parameters(weights, {}, n_segments, max_num_iter, spacing, min_size, pictures.dims);
+    const SlicOutputs out(labels_out, counts_out, pictures.items, pictures.dims);
+    const int threads = check_threads(num_threads);
+    const py::gil_scoped_release release;
+    cpu::slic_pictures(pictures, parameters, threads, out.labels(), out.counts());
+}
+
+// (low, high), or None where a value is NaN or infinite.
+std::optional<std::pair<float, float>> find_range(py::handle values_in) {
+    const ArrayView values(values_in, "values", 1, {Element::kFloat32}, false);
+    if (values.shape(0) < 1) throw py::value_error("values: expected at least one value, got none");
+    cpu::Range range{};
+    const py::gil_scoped_release release;
+    if (!cpu::find_range(values.data<float>(), values.shape(0), range)) return std::nullopt;
+    return std::pair{range.low, range.high};
 }
 
 py::dict slic_geometry(const std::array<std::int64_t, 3>& dims, std::int64_t n_segments,
@@ -145,12 +231,12 @@ void rgb_to_lab(py::handle rgb_in, py::handle lab_out, bool channels_last, std::
     }
     lab.require_shape({items, 3, pixels});
     const int threads = check_threads(num_threads);
+    cpu::Pictures pictures{};
+    pictures.items = items;
+    pictures.dims = {1, 1, pixels};
+    set_colours(rgb, channels_last, pictures);
     const py::gil_scoped_release release;
-    if (rgb.element() == Element::kUInt8) {
-        cpu::rgb_to_lab(rgb.data<std::uint8_t>(), items, pixels, channels_last, threads, lab.data<float>());
-    } else {
-        cpu::rgb_to_lab(rgb.data<float>(), items, pixels, channels_last, threads, lab.data<float>());
-    }
+    cpu::rgb_to_lab(pictures, threads, lab.data<float>());
 }
 
 const std::map<std::string, core::Reduce>& reductions() {
@@ -233,6 +319,11 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("slic", &slic, py::arg("features"), py::arg("weights"), py::arg("ranges"), py::arg("n_segments"),
                py::arg("max_num_iter"), py::arg("spacing"), py::arg("min_size"), py::arg("labels"), py::arg("counts"),
                py::arg("num_threads"));
+    module.def("slic_pictures", &slic_pictures, py::arg("image"), py::arg("channels_last"), py::arg("scale"),
+               py::arg("offset"), py::arg("gradient"), py::arg("weights"), py::arg("n_segments"),
+               py::arg("max_num_iter"), py::arg("spacing"), py::arg("min_size"), py::arg("labels"), py::arg("counts"),
+               py::arg("num_threads"));
+    module.def("find_range", &find_range, py::arg("values"));
     module.def("slic_geometry", &slic_geometry, py::arg("dims"), py::arg("n_segments"), py::arg("spacing"),
                py::arg("spreads"));
     module.def("enforce_connectivity", &enforce_connectivity, py::arg("labels"), py::arg("min_size"), py::arg("out"),
@@ -242,6 +333,7 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("pool", &pool, py::arg("values"), py::arg("labels"), py::arg("reduce"), py::arg("out"),
                py::arg("num_threads"));
     module.def("paint", &paint, py::arg("scores"), py::arg("labels"), py::arg("out"), py::arg("num_threads"));
+    bind_patches(module);
     module.def("multiply_adds_per_second", &multiply_adds_per_second, py::arg("seconds"), py::arg("num_threads"));
     module.def("available_instruction_sets", [] {
         const auto names = cpu::available_instruction_sets();

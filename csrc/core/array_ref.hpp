@@ -11,8 +11,8 @@ namespace midgrain::core {
 struct Dims {
     std::int64_t z, y, x;
 
-    MIDGRAIN_HD std::int64_t size() const { return z * y * x; }
-    MIDGRAIN_HD std::int64_t operator[](int axis) const { return axis == 0 ? z : axis == 1 ? y : x; }
+    MIDGRAIN_HD_MEMBER std::int64_t size() const { return z * y * x; }
+    MIDGRAIN_HD_MEMBER std::int64_t operator[](int axis) const { return axis == 0 ? z : axis == 1 ? y : x; }
 };
 
 // Contiguous channels-first features of a batch: [items, channels, z, y, x].
@@ -23,7 +23,7 @@ struct FeatureRef {
     int channels;
     Dims dims;
 
-    MIDGRAIN_HD const T* plane(std::int64_t item, int channel) const {
+    MIDGRAIN_HD_MEMBER const T* plane(std::int64_t item, int channel) const {
         return data + (item * channels + channel) * dims.size();
     }
 };

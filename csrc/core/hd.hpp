@@ -4,6 +4,13 @@
 
 #if defined(__CUDACC__)
 #define MIDGRAIN_HD __host__ __device__ inline
+#define MIDGRAIN_HD_MEMBER __host__ __device__ inline
+#elif defined(MIDGRAIN_ISA)
+// Code compiled for one of several instruction sets: no copy of a function may be left for the linker to choose as
+// the one that all share.
+#define MIDGRAIN_HD static inline
+#define MIDGRAIN_HD_MEMBER [[gnu::always_inline]] inline
 #else
 #define MIDGRAIN_HD inline
+#define MIDGRAIN_HD_MEMBER inline
 #endif

@@ -5,30 +5,56 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cpu/connectivity_rows.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/multiply_add.hpp"
-#include "cpu/slic_assign.hpp"
+#include "cpu/pixel_rows.hpp"
+#include "cpu/slic_tiles.hpp"
+#include "cpu/slic_wide_assign.hpp"
 
 namespace midgrain::cpu {
 namespace {
 
 struct Choice {
     std::string name;
-    const AssignVariant* assign;
+    const TileKernels* tiles;
+    const PixelKernels* pixels;
+    const RowsVariant* rows;
+    UpdateCentres update_centres;
+    AssignWide assign_wide;
     const MultiplyAddVariant* multiply_add;
 };
+
+// The variant compiled into namespace `isa`.
+#define MIDGRAIN_CHOICE(isa) \
+    {#isa,                   \
+     &isa::kTileKernels,     \
+     &isa::kPixelKernels,    \
+     &isa::kRows,            \
+     isa::kUpdateCentres,    \
+     isa::kAssignWide,       \
+     &isa::kMultiplyAdd}
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
         std::vector<Choice> found;
-#if defined(MIDGRAIN_HAS_AVX2)
-        if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", &avx2::kAssign, &avx2::kMultiplyAdd});
+#if defined(MIDGRAIN_HAS_X86_VARIANTS)
+        // Every processor with AVX2 also has the two of the second line; a hypervisor may hide them.
+        const bool avx2 = __builtin_cpu_supports("avx2") &&  //
+                          __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+        const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        if (avx512 && __builtin_cpu_supports("avx512vnni")) found.push_back(MIDGRAIN_CHOICE(avx512vnni));
+        if (avx512) found.push_back(MIDGRAIN_CHOICE(avx512));
+        if (avx2) found.push_back(MIDGRAIN_CHOICE(avx2));
 #endif
-        found.push_back({"baseline", &baseline::kAssign, &baseline::kMultiplyAdd});
+        found.push_back(MIDGRAIN_CHOICE(baseline));
         return found;
     }();
     return all;
 }
+
+#undef MIDGRAIN_CHOICE
 
 std::atomic<const Choice*>& current() {
     static std::atomic<const Choice*> choice{&choices().front()};
@@ -55,7 +81,15 @@ void select_instruction_set(const std::string& name) {
     current() = &*found;
 }
 
-const AssignVariant& assign_variant() { return *current().load()->assign; }
+const TileKernels& tile_kernels() { return *current().load()->tiles; }
+
+UpdateCentres update_centres() { return current().load()->update_centres; }
+
+const PixelKernels& pixel_kernels() { return *current().load()->pixels; }
+
+AssignWide assign_wide() { return current().load()->assign_wide; }
+
+const RowsVariant& rows_variant() { return *current().load()->rows; }
 
 const MultiplyAddVariant& multiply_add_variant() { return *current().load()->multiply_add; }
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/array_ref.hpp"
+#include "core/patches.hpp"
 #include "core/pool.hpp"
 #include "core/slic.hpp"
 
@@ -37,14 +38,34 @@ struct SlicParameters {
 void slic(core::FeatureRef<float> features, const SlicParameters& parameters, int threads, std::int32_t* labels,
           std::int32_t* counts);
 
+// RGB pictures, gradient maps or both.
+struct Pictures {
+    const std::uint8_t* bytes;  // [items, pixels, 3] if channels_last, else [items, 3, pixels]; 0 .. 255
+    const float* floats;        // the same; value * scale[c] + offset[c] is in 0 .. 1 (clamped)
+    bool channels_last;
+    float scale[3], offset[3];
+    const float* gradient;  // [items, pixels], any range
+    std::int64_t items;
+    core::Dims dims;
+
+    bool has_colour() const { return bytes != nullptr || floats != nullptr; }
+};
+
+// SLIC of pictures: CIELAB where there is colour, and the gradient rescaled to 0 .. 100 over its item (Thesis 3.4).
+// parameters.weights: colour, gradient; its ranges are not used. A flat gradient beside colour is left out. The rest is
+// as for slic().
+void slic_pictures(const Pictures& pictures, const SlicParameters& parameters, int threads, std::int32_t* labels,
+                   std::int32_t* counts);
+
+// Smallest and largest of n > 0 values; false: NaN or infinity among them.
+bool find_range(const float* values, std::int64_t n, Range& range);
+
 // labels_in, labels_out [items, z, y, x] (may be the same memory); counts [items].
 void enforce_connectivity(const std::int32_t* labels_in, std::int64_t items, core::Dims dims, std::int64_t min_size,
                           int threads, std::int32_t* labels_out, std::int32_t* counts);
 
-// rgb: [items, pixels, 3] if channels_last, else [items, 3, pixels]; uint8 of 0..255 or float of [0, 1] (clamped).
-// lab: [items, 3, pixels]. Throws InvalidValue for NaN or infinity.
-template <class T>
-void rgb_to_lab(const T* rgb, std::int64_t items, std::int64_t pixels, bool channels_last, int threads, float* lab);
+// lab: [items, 3, pixels] of the pictures' colours. Throws InvalidValue for NaN or infinity.
+void rgb_to_lab(const Pictures& pictures, int threads, float* lab);
 
 // values [groups, planes, pixels]; labels [groups, pixels] in 0 .. n-1; out [groups, planes, n].
 // Throws InvalidValue for labels out of range and for NaN or infinity in values.
@@ -57,6 +78,21 @@ void pool(const T* values, const std::int32_t* labels, std::int64_t groups, std:
 template <class T>
 void paint(const T* scores, const std::int32_t* labels, std::int64_t groups, std::int64_t planes, std::int64_t pixels,
            std::int64_t n, int threads, T* out);
+
+// images [items, channels, z, y, x]; patches [items, count, channels, patch z, y, x]. Definition: core/patches.hpp.
+template <class T>
+void extract_patches(const core::FeatureRef<T>& images, const core::PatchGrid& grid, int threads, T* patches);
+
+// The adjoint: adds every patch, weighted as it was interpolated, to the pixels that it came from. patches as above;
+// images [items, channels, dims], overwritten. Works in the memory of one channel, enlarged along z and y.
+template <class T>
+void extract_patches_backward(const T* patches, std::int64_t items, int channels, core::Dims dims,
+                              const core::PatchGrid& grid, int threads, T* images);
+
+// maps [items, patches of the grid, cells]; out [items, size]. A size other than cells + grid - 1 is interpolated to.
+template <class T>
+void aggregate_patches(const T* maps, std::int64_t items, core::Dims cells, core::Dims grid, core::Dims size,
+                       int threads, T* out);
 
 // Multiply-adds (int16 x int16 to int32, from registers) per second of all threads together, measured for `seconds`:
 // what the arithmetic of SLIC's assignment step is bounded by.

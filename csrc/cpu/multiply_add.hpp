@@ -6,7 +6,7 @@
 
 namespace midgrain::cpu {
 
-// Compiled once per instruction set, like AssignVariant.
+// Compiled once per instruction set, like the kernels' inner loops.
 struct MultiplyAddVariant {
     void (*run)(std::int64_t rounds);
     std::int64_t per_round;  // multiply-adds in a round
@@ -15,8 +15,14 @@ struct MultiplyAddVariant {
 namespace baseline {
 extern const MultiplyAddVariant kMultiplyAdd;
 }
-#if defined(MIDGRAIN_HAS_AVX2)
+#if defined(MIDGRAIN_HAS_X86_VARIANTS)
 namespace avx2 {
+extern const MultiplyAddVariant kMultiplyAdd;
+}
+namespace avx512 {
+extern const MultiplyAddVariant kMultiplyAdd;
+}
+namespace avx512vnni {
 extern const MultiplyAddVariant kMultiplyAdd;
 }
 #endif

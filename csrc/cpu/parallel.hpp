@@ -37,10 +37,32 @@ private:
     std::barrier<> barrier_;
 };
 
+// A call's share of the machine. A call alone gets what it asks for; one that finds others running (several Python
+// threads, a thread pool) gets the cores that they leave, so that together they don't outnumber the cores. Calls made
+// from inside a team are part of it.
+class ThreadClaim {
+public:
+    explicit ThreadClaim(int wanted);
+    ThreadClaim(const ThreadClaim&) = delete;
+    ThreadClaim& operator=(const ThreadClaim&) = delete;
+    ~ThreadClaim();
+
+    int size() const { return size_; }
+
+    // Says that the calling thread, fresh and soon to end, belongs to a team that has been counted.
+    static void join_team();
+
+private:
+    bool outermost_;
+    int size_;
+};
+
 // Runs body(team, index) on up to `wanted` threads, the caller being number 0. Where the system refuses a thread,
 // the team is smaller. body must not throw.
 template <class Body>
 void run_team(int wanted, Body&& body) {
+    const ThreadClaim claim(wanted);
+    wanted = claim.size();
     std::optional<Team> team;
     if (wanted <= 1) {
         body(team.emplace(1), 0);
@@ -52,6 +74,7 @@ void run_team(int wanted, Body&& body) {
     try {
         for (int index = 1; index < wanted; ++index) {
             others.emplace_back([&, index] {
+                ThreadClaim::join_team();
                 size.wait(0);
                 body(*team, index);
             });

@@ -1,284 +1,179 @@
-// SLIC on the CPU: the definition of core/slic.hpp over bands of rows. Sums are integers, so the number of bands
-// cannot change a label.
+// SLIC on the CPU (core/slic.hpp): checks and geometry per item, items and threads.
 #include <algorithm>
-#include <cstring>
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "core/color.hpp"
+#include "cpu/connectivity.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/parallel.hpp"
-#include "cpu/slic_assign.hpp"
+#include "cpu/picture_rows.hpp"
+#include "cpu/slic_narrow.hpp"
+#include "cpu/slic_wide.hpp"
+#include "cpu/workspace.hpp"
 
 namespace midgrain::cpu {
 namespace {
 
-using core::Dims;
 using core::FeatureRef;
 using core::SlicGeometry;
 
 // Pixels below which a second thread costs more than it brings.
 constexpr std::int64_t kPixelsPerWorker = 8192;
 
-template <class Feature>
-using DistanceOf = std::conditional_t<std::is_same_v<Feature, std::int16_t>, std::int32_t, std::int64_t>;
-
-// Minimum and maximum of a plane; throws for NaN and infinity.
-Range finite_range(const float* values, std::int64_t n, std::int64_t item, int channel) {
-    float low = values[0], high = values[0];
-    float poison = 0.0f;
-    for (std::int64_t i = 0; i < n; ++i) {
-        low = values[i] < low ? values[i] : low;
-        high = values[i] > high ? values[i] : high;
-        poison += values[i] - values[i];  // NaN as soon as one value is not finite
-    }
-    if (!(poison == 0.0f)) {
-        throw InvalidValue("features: expected finite float32 values, got NaN or infinity in item " +
-                           std::to_string(item) + ", channel " + std::to_string(channel));
-    }
-    return {low, high};
-}
-
-// Rows of an item that a centre reaches along one axis: indices with |position - centre| <= window.
-void reach(const std::vector<std::int32_t>& position, std::int64_t centre, std::int64_t window, std::int64_t& first,
-           std::int64_t& last) {
-    const auto begin = position.begin(), end = position.end();
-    first = std::lower_bound(begin, end, centre - window) - begin;
-    last = std::upper_bound(begin, end, centre + window) - begin;
-}
-
-// k-means over one item with features stored as `Feature`.
-template <class Feature>
-class Clustering {
-public:
-    Clustering(const FeatureRef<float>& features, std::int64_t item, const SlicGeometry& geometry,
-               const std::vector<Range>& ranges, const SlicParameters& parameters, std::int32_t* labels)
-        : source_(features),
-          item_(item),
-          geometry_(geometry),
-          ranges_(ranges),
-          parameters_(parameters),
-          dims_(features.dims),
-          pixels_(dims_.size()),
-          channels_(features.channels),
-          width_(3 + features.channels),
-          count_(geometry.count()),
-          features_(static_cast<std::size_t>(channels_ * pixels_)),
-          best_(static_cast<std::size_t>(pixels_)),
-          centres_(static_cast<std::size_t>(count_ * width_)),
-          boxes_(static_cast<std::size_t>(count_)),
-          labels_(labels) {
-        for (int a = 0; a < 3; ++a) {
-            position_[a].resize(static_cast<std::size_t>(dims_[a]));
-            for (std::int64_t i = 0; i < dims_[a]; ++i) {
-                position_[a][static_cast<std::size_t>(i)] = core::pixel_position(i, geometry.per_pixel[a]);
-            }
-        }
-    }
-
-    void run(int threads) {
-        const int wanted = useful_workers(static_cast<int>(std::min<std::int64_t>(threads, dims_.z * dims_.y)), pixels_,
-                                          kPixelsPerWorker);
-        // Everything is allocated here: a thread of the team must not throw.
-        sums_.assign(static_cast<std::size_t>(wanted), std::vector<std::int64_t>(centres_.size()));
-        members_.assign(static_cast<std::size_t>(wanted), std::vector<std::int64_t>(boxes_.size()));
-        moved_.assign(static_cast<std::size_t>(wanted), 1);
-        previous_.resize(static_cast<std::size_t>(pixels_));
-        run_team(wanted, [this](Team& team, int index) { work(team, index); });
-    }
-
-private:
-    void work(Team& team, int index) {
-        const Share rows = team.share(dims_.z * dims_.y, index);
-        quantise(rows);
-        fill_cells(rows);
-        accumulate(rows, index);
-        team.meet();
-        update(team, index);
-        team.meet();
-        const std::size_t bytes = static_cast<std::size_t>((rows.last - rows.first) * dims_.x) * sizeof(std::int32_t);
-        const std::int32_t* band = labels_ + rows.first * dims_.x;
-        std::int32_t* previous = previous_.data() + rows.first * dims_.x;
-        for (int round = 0; round < parameters_.max_num_iter; ++round) {
-            std::memcpy(previous, band, bytes);
-            assign(rows);
-            moved_[static_cast<std::size_t>(index)] = std::memcmp(previous, band, bytes) != 0;
-            if (round + 1 == parameters_.max_num_iter) break;
-            accumulate(rows, index);
-            team.meet();
-            // No label changed anywhere: every further round would give the same centres and labels.
-            const bool settled =
-                std::none_of(moved_.begin(), moved_.begin() + team.size(), [](char value) { return value != 0; });
-            if (!settled) update(team, index);
-            team.meet();
-            if (settled) break;
-        }
-    }
-
-    void quantise(Share rows) {
-        for (int c = 0; c < channels_; ++c) {
-            const Range range = ranges_[static_cast<std::size_t>(c)];
-            const float scale = core::feature_scale(geometry_.units, parameters_.weights[static_cast<std::size_t>(c)]);
-            const float* in = source_.plane(item_, c);
-            Feature* out = features_.data() + c * pixels_;
-            for (std::int64_t i = rows.first * dims_.x; i < rows.last * dims_.x; ++i) {
-                out[i] = static_cast<Feature>(core::quantise(in[i], range.low, range.high, scale));
-            }
-        }
-    }
-
-    void fill_cells(Share rows) {
-        for (std::int64_t row = rows.first; row < rows.last; ++row) {
-            const std::int64_t cell_z = core::initial_cell(row / dims_.y, dims_.z, geometry_.cells.z);
-            const std::int64_t cell_y = core::initial_cell(row % dims_.y, dims_.y, geometry_.cells.y);
-            const std::int64_t first = (cell_z * geometry_.cells.y + cell_y) * geometry_.cells.x;
-            for (std::int64_t x = 0; x < dims_.x; ++x) {
-                labels_[row * dims_.x + x] =
-                    static_cast<std::int32_t>(first + core::initial_cell(x, dims_.x, geometry_.cells.x));
-            }
-        }
-    }
-
-    void assign(Share rows) {
-        AssignJob<Feature> job{};
-        job.features = features_.data();
-        job.channels = channels_;
-        job.y = dims_.y;
-        job.x = dims_.x;
-        job.plane = pixels_;
-        for (int a = 0; a < 3; ++a) job.position[a] = position_[a].data();
-        job.centres = centres_.data();
-        job.boxes = boxes_.data();
-        job.count = count_;
-        job.first_row = rows.first;
-        job.last_row = rows.last;
-        if constexpr (std::is_same_v<Feature, std::int16_t>) {
-            assign_variant().narrow(job, labels_, best_.data());
-        } else {
-            assign_variant().wide(job, labels_, best_.data());
-        }
-    }
-
-    // Sums of positions and features, and member counts, over this worker's rows.
-    void accumulate(Share rows, int index) {
-        auto& sums = sums_[static_cast<std::size_t>(index)];
-        auto& members = members_[static_cast<std::size_t>(index)];
-        std::fill(sums.begin(), sums.end(), 0);
-        std::fill(members.begin(), members.end(), 0);
-        for (std::int64_t row = rows.first; row < rows.last; ++row) {
-            const std::int64_t z = position_[0][static_cast<std::size_t>(row / dims_.y)];
-            const std::int64_t y = position_[1][static_cast<std::size_t>(row % dims_.y)];
-            const std::int32_t* labels = labels_ + row * dims_.x;
-            const Feature* features = features_.data() + row * dims_.x;
-            for (std::int64_t x = 0; x < dims_.x; ++x) {
-                const std::int64_t k = labels[x];
-                std::int64_t* sum = sums.data() + k * width_;
-                members[static_cast<std::size_t>(k)] += 1;
-                sum[0] += z;
-                sum[1] += y;
-                sum[2] += position_[2][static_cast<std::size_t>(x)];
-                for (int c = 0; c < channels_; ++c) sum[3 + c] += features[c * pixels_ + x];
-            }
-        }
-    }
-
-    // New centres and their reach, for this worker's share of the centres.
-    void update(const Team& team, int index) {
-        const Share mine = team.share(count_, index);
-        for (std::int64_t k = mine.first; k < mine.last; ++k) {
-            std::int64_t n = 0;
-            for (int t = 0; t < team.size(); ++t) {
-                n += members_[static_cast<std::size_t>(t)][static_cast<std::size_t>(k)];
-            }
-            if (n == 0) continue;
-            std::int32_t* centre = centres_.data() + k * width_;
-            for (std::int64_t c = 0; c < width_; ++c) {
-                std::int64_t total = 0;
-                for (int t = 0; t < team.size(); ++t) {
-                    total += sums_[static_cast<std::size_t>(t)][static_cast<std::size_t>(k * width_ + c)];
-                }
-                centre[c] = static_cast<std::int32_t>(core::divide_half_up(total, n));
-            }
-            CentreBox& box = boxes_[static_cast<std::size_t>(k)];
-            reach(position_[0], centre[0], geometry_.window(), box.z0, box.z1);
-            reach(position_[1], centre[1], geometry_.window(), box.y0, box.y1);
-            reach(position_[2], centre[2], geometry_.window(), box.x0, box.x1);
-        }
-    }
-
-    const FeatureRef<float>& source_;
-    std::int64_t item_;
-    const SlicGeometry& geometry_;
-    const std::vector<Range>& ranges_;
-    const SlicParameters& parameters_;
-    Dims dims_;
-    std::int64_t pixels_;
-    int channels_;
-    std::int64_t width_;
-    std::int64_t count_;
-    std::vector<Feature> features_;
-    std::vector<DistanceOf<Feature>> best_;
-    std::vector<std::int32_t> centres_;
-    std::vector<CentreBox> boxes_;
-    std::vector<std::int32_t> position_[3];
-    std::int32_t* labels_;
-    std::vector<std::vector<std::int64_t>> sums_;
-    std::vector<std::vector<std::int64_t>> members_;
-    std::vector<char> moved_;
-    std::vector<std::int32_t> previous_;
-};
-
-// One item, raw labels; returns the number of centres.
-std::int32_t cluster_item(const FeatureRef<float>& features, std::int64_t item, const SlicParameters& parameters,
-                          int threads, std::int32_t* labels) {
-    std::vector<Range> ranges(parameters.ranges.begin(), parameters.ranges.end());
-    std::vector<double> spreads;
+// Throws for the first channel with NaN or infinity; returns every channel's range.
+std::vector<Range> finite_ranges(const FeatureRef<float>& features, std::int64_t item) {
+    std::vector<Range> ranges;
     for (int c = 0; c < features.channels; ++c) {
-        const Range found = finite_range(features.plane(item, c), features.dims.size(), item, c);
-        if (parameters.ranges.empty()) ranges.push_back(found);
-        const Range& range = ranges[static_cast<std::size_t>(c)];
-        spreads.push_back((static_cast<double>(range.high) - static_cast<double>(range.low)) /
-                          parameters.weights[static_cast<std::size_t>(c)]);
+        Range range{};
+        if (!find_range(features.plane(item, c), features.dims.size(), range)) {
+            throw InvalidValue("features: expected finite float32 values, got NaN or infinity in item " +
+                               std::to_string(item) + ", channel " + std::to_string(c));
+        }
+        ranges.push_back(range);
     }
-    const SlicGeometry geometry = core::make_slic_geometry(features.dims, parameters.n_segments, parameters.spacing,
-                                                           spreads.data(), features.channels);
+    return ranges;
+}
+
+SlicGeometry make_geometry(const core::Dims& dims, std::span<const Range> ranges, std::span<const double> weights,
+                           const SlicParameters& parameters) {
+    std::vector<double> spreads;
+    for (std::size_t c = 0; c < ranges.size(); ++c) {
+        spreads.push_back((static_cast<double>(ranges[c].high) - static_cast<double>(ranges[c].low)) / weights[c]);
+    }
+    const SlicGeometry geometry = core::make_slic_geometry(dims, parameters.n_segments, parameters.spacing,
+                                                           spreads.data(), static_cast<int>(spreads.size()));
     if (geometry.units < 1) {
         throw InvalidValue("weights: a channel's range divided by its weight is above 2^25, got " +
                            std::to_string(*std::max_element(spreads.begin(), spreads.end())) +
                            "; raise the weight or scale the features down");
     }
-    if (geometry.narrow) {
-        Clustering<std::int16_t>(features, item, geometry, ranges, parameters, labels).run(threads);
-    } else {
-        Clustering<std::int32_t>(features, item, geometry, ranges, parameters, labels).run(threads);
-    }
-    return static_cast<std::int32_t>(geometry.count());
+    return geometry;
 }
 
-}  // namespace
+// Where an item's result goes.
+struct ItemOutput {
+    std::int32_t* labels;  // [z, y, x]
+    std::int32_t* count;
+};
 
-void slic(FeatureRef<float> features, const SlicParameters& parameters, int threads, std::int32_t* labels,
-          std::int32_t* counts) {
-    const std::int64_t pixels = features.dims.size();
+// One narrow item from features to labels with one team; false: a feature was NaN or infinite.
+bool cluster_narrow(const FeatureRows& rows, const core::Dims& dims, const SlicGeometry& geometry,
+                    const std::vector<Range>& ranges, std::span<const double> weights, const SlicParameters& parameters,
+                    int threads, const ItemOutput& out) {
+    Workspace workspace;
+    const int workers = useful_workers(threads, dims.size(), kPixelsPerWorker);
+    NarrowClustering clustering(rows, dims, geometry, ranges, weights, parameters.max_num_iter, workers, workspace);
+    std::optional<Connectivity> connectivity;
+    if (parameters.min_size > 0) connectivity.emplace(dims, parameters.min_size, workers, workspace);
+    run_team(workers, [&](Team& team, int index) {
+        clustering.run(team, index);
+        team.meet();
+        if (!clustering.finite()) return;
+        clustering.write_labels(team.share(dims.z * dims.y, index), out.labels);
+        if (!connectivity) return;
+        team.meet();
+        connectivity->run(team, index, out.labels, dims.x, out.labels);
+    });
+    *out.count = connectivity ? connectivity->count() : static_cast<std::int32_t>(geometry.count());
+    return clustering.finite();
+}
+
+// One wide item; its features are finite.
+void cluster_wide(const FeatureRef<float>& features, std::int64_t item, const SlicGeometry& geometry,
+                  const std::vector<Range>& ranges, const SlicParameters& parameters, int threads,
+                  const ItemOutput& out) {
+    cluster_wide(features, item, geometry, ranges, parameters, threads, out.labels);
+    *out.count = static_cast<std::int32_t>(geometry.count());
+    if (parameters.min_size > 0) {
+        enforce_connectivity(out.labels, 1, features.dims, parameters.min_size, threads, out.labels, out.count);
+    }
+}
+
+void cluster_features(const FeatureRef<float>& features, std::int64_t item, const SlicParameters& parameters,
+                      int threads, const ItemOutput& out) {
+    std::vector<Range> ranges(parameters.ranges.begin(), parameters.ranges.end());
+    if (ranges.empty()) ranges = finite_ranges(features, item);
+    const SlicGeometry geometry = make_geometry(features.dims, ranges, parameters.weights, parameters);
+    if (!geometry.narrow) {
+        finite_ranges(features, item);
+        cluster_wide(features, item, geometry, ranges, parameters, threads, out);
+    } else if (!cluster_narrow(PlaneRows(features, item), features.dims, geometry, ranges, parameters.weights,
+                               parameters, threads, out)) {
+        finite_ranges(features, item);
+    }
+}
+
+void cluster_pictures(const Pictures& pictures, std::int64_t item, const SlicParameters& parameters, int threads,
+                      const ItemOutput& out) {
+    const core::Dims& dims = pictures.dims;
+    std::vector<Range> ranges;
+    std::vector<double> weights;
+    if (pictures.has_colour()) {
+        for (int c = 0; c < 3; ++c) {
+            ranges.push_back({static_cast<float>(core::kLabLow[c]), static_cast<float>(core::kLabHigh[c])});
+            weights.push_back(parameters.weights[0]);
+        }
+    }
+    std::optional<GradientScale> gradient;
+    if (pictures.gradient != nullptr) {
+        gradient = find_gradient_scale(pictures.gradient + item * dims.size(), dims.size(), item, threads);
+        // A flat gradient says nothing; as a channel it would still change the rounding of the colours.
+        if (pictures.has_colour() && !(gradient->high > gradient->low)) gradient.reset();
+    }
+    if (gradient) {
+        ranges.push_back({0.0f, 100.0f});
+        weights.push_back(parameters.weights[1]);
+    }
+    const SlicGeometry geometry = make_geometry(dims, ranges, weights, parameters);
+    const PictureRows rows(pictures, item, gradient ? &*gradient : nullptr);
+    bool finite = true;
+    if (geometry.narrow) {
+        finite = cluster_narrow(rows, dims, geometry, ranges, weights, parameters, threads, out);
+    } else {
+        // Weights far below what pictures are made for: the features are laid out in full for the general way.
+        const auto channels = static_cast<int>(ranges.size());
+        std::vector<float> features(static_cast<std::size_t>(channels * dims.size()));
+        std::vector<float> scratch(static_cast<std::size_t>(channels * dims.x));
+        const float* values[4];
+        for (std::int64_t row = 0; row < dims.z * dims.y && finite; ++row) {
+            finite = rows.row(row / dims.y, row % dims.y, scratch.data(), dims.x, values);
+            for (int c = 0; c < channels; ++c) {
+                std::copy_n(values[c], dims.x, features.data() + c * dims.size() + row * dims.x);
+            }
+        }
+        if (finite) {
+            SlicParameters general = parameters;
+            general.weights = weights;
+            cluster_wide({features.data(), 1, channels, dims}, 0, geometry, ranges, general, threads, out);
+        }
+    }
+    if (!finite) {
+        throw InvalidValue("image: expected finite values, got NaN or infinity in item " + std::to_string(item));
+    }
+}
+
+// Calls cluster(item, threads, output) for every item.
+template <class Cluster>
+void slic_items(std::int64_t items, const core::Dims& dims, int threads, std::int32_t* labels, std::int32_t* counts,
+                Cluster&& cluster) {
+    const std::int64_t pixels = dims.size();
     // Whole items per worker when there are enough of them, otherwise all workers on one item after the other.
-    const bool by_item = features.items >= threads;
-    const int workers = by_item ? useful_workers(threads, features.items * pixels, kPixelsPerWorker) : 1;
+    const bool by_item = items >= threads;
+    const int workers = by_item ? useful_workers(threads, items * pixels, kPixelsPerWorker) : 1;
     const int inner = by_item ? 1 : threads;
     std::mutex guard;
     std::optional<std::pair<std::int64_t, std::exception_ptr>> failure;
     run_team(workers, [&](Team& team, int index) {
-        const Share items = team.share(features.items, index);
-        for (std::int64_t item = items.first; item < items.last; ++item) {
-            std::int32_t* own = labels + item * pixels;
+        const Share mine = team.share(items, index);
+        for (std::int64_t item = mine.first; item < mine.last; ++item) {
             try {
-                counts[item] = cluster_item(features, item, parameters, inner, own);
-                if (parameters.min_size > 0) {
-                    enforce_connectivity(own, 1, features.dims, parameters.min_size, 1, own, counts + item);
-                }
+                cluster(item, inner, ItemOutput{labels + item * pixels, counts + item});
             } catch (...) {
                 // The first item's failure is reported, whichever thread met its own first.
                 const std::lock_guard lock(guard);
@@ -288,6 +183,29 @@ void slic(FeatureRef<float> features, const SlicParameters& parameters, int thre
         }
     });
     if (failure) std::rethrow_exception(failure->second);
+}
+
+}  // namespace
+
+void slic(FeatureRef<float> features, const SlicParameters& parameters, int threads, std::int32_t* labels,
+          std::int32_t* counts) {
+    slic_items(features.items, features.dims, threads, labels, counts,
+               [&](std::int64_t item, int inner, const ItemOutput& out) {
+                   cluster_features(features, item, parameters, inner, out);
+               });
+}
+
+void slic_pictures(const Pictures& pictures, const SlicParameters& parameters, int threads, std::int32_t* labels,
+                   std::int32_t* counts) {
+    slic_items(pictures.items, pictures.dims, threads, labels, counts,
+               [&](std::int64_t item, int inner, const ItemOutput& out) {
+                   cluster_pictures(pictures, item, parameters, inner, out);
+               });
+}
+
+bool find_range(const float* values, std::int64_t n, Range& range) {
+    range = {values[0], values[0]};
+    return pixel_kernels().find_range(values, n, range.low, range.high);
 }
 
 }  // namespace midgrain::cpu

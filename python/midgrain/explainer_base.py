@@ -58,8 +58,8 @@ class Explainer:
     def _explain(self, x: Tensor, target: Target) -> Explanation:
         raise NotImplementedError
 
-    def rgb(self, x: Tensor) -> Tensor | None:
-        """The picture behind x, float32 [B, 3, *S] in 0 .. 1; None unless x has one or three channels."""
+    def normalisation(self, x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """(mean, std), one number per colour channel of x; None unless x has one or three channels."""
         channels = x.shape[1]
         if channels not in (1, 3):
             return None
@@ -70,10 +70,18 @@ class Explainer:
             raise ValueError(
                 f"mean, std: expected {channels} numbers for x with {channels} channels, got {mean}, {std}"
             )
+        return mean * (channels // len(mean)), std * (channels // len(std))
+
+    def rgb(self, x: Tensor) -> Tensor | None:
+        """The picture behind x, float32 [B, 3, *S] in 0 .. 1; None unless x has one or three channels."""
+        normalisation = self.normalisation(x)
+        if normalisation is None:
+            return None
         shape = [1, -1] + [1] * (x.ndim - 2)
-        offset = torch.tensor(mean, dtype=torch.float32, device=x.device).reshape(shape)
-        scale = torch.tensor(std, dtype=torch.float32, device=x.device).reshape(shape)
-        picture = (x.detach().float() * scale + offset).clamp(0.0, 1.0)
+        offset, scale = (
+            torch.tensor(numbers, dtype=torch.float32, device=x.device).reshape(shape) for numbers in normalisation
+        )
+        picture = (x.detach().float() * scale).add_(offset).clamp_(0.0, 1.0)
         return picture.expand(-1, 3, *x.shape[2:])
 
 
@@ -110,7 +118,7 @@ def check_scores(maps: Tensor) -> None:
 
 def to_uint8(picture: Tensor | None) -> Tensor | None:
     """[B, 3, *S] in 0 .. 1 -> uint8 [B, *S, 3]."""
-    return None if picture is None else (picture * 255.0).round().to(torch.uint8).movedim(1, -1)
+    return None if picture is None else (picture * 255.0).round_().to(torch.uint8).movedim(1, -1)
 
 
 def _per_channel(values: Sequence[float] | None, name: str) -> tuple[float, ...] | None:

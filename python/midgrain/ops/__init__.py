@@ -6,21 +6,26 @@
 import sys
 
 from midgrain.ops.color import GRADIENT_RANGE, LAB_RANGES, rgb_to_lab
+from midgrain.ops.patches import aggregate_patches, extract_patches
 from midgrain.ops.pool import REDUCTIONS, paint, pool
 from midgrain.ops.slic import enforce_connectivity, max_superpixels, slic
 from midgrain.ops.slic_image import slic_image
+from midgrain.ops.slic_pictures import slic_pictures
 
 __all__ = [
     "GRADIENT_RANGE",
     "LAB_RANGES",
     "REDUCTIONS",
+    "aggregate_patches",
     "enforce_connectivity",
+    "extract_patches",
     "max_superpixels",
     "paint",
     "pool",
     "rgb_to_lab",
     "slic",
     "slic_image",
+    "slic_pictures",
 ]
 
 if "torch" in sys.modules:  # Otherwise registered with the first tensor; NumPy users need not wait for torch.

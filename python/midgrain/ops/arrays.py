@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
+from midgrain.ops.checks import check_real_dtype
 
 __all__ = [
+    "as_dense",
     "as_float32",
+    "as_floats",
     "as_int32",
     "as_numpy",
     "as_pair",
@@ -87,6 +90,19 @@ def as_numpy(array: Any, name: str) -> Array:
     raise TypeError(f"{name}: expected an array (numpy, torch, ...), got {type(array).__name__}")
 
 
+def as_dense(array: Any, name: str) -> Any:
+    """A dense torch tensor as it is, anything else as a NumPy view.
+
+    Raises:
+        TypeError: it is no array, or a sparse tensor.
+        BackendUnavailableError: it is no tensor and lies on a device without kernels.
+    """
+    if is_torch(array):
+        require_dense(array, name)
+        return array
+    return as_numpy(array, name)
+
+
 def wrap_like(result: Array, like: Any) -> Any:
     """Hands a fresh NumPy result back as the same kind of array as `like`."""
     if isinstance(like, np.ndarray):
@@ -118,15 +134,9 @@ def as_pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:
     Raises:
         TypeError: one of them is no array, or one is a torch tensor and the other is not.
     """
-    views = []
-    for array, name in ((first, names[0]), (second, names[1])):
-        if is_torch(array):
-            require_dense(array, name)
-            views.append(array)
-        else:
-            views.append(as_numpy(array, name))
+    views = as_dense(first, names[0]), as_dense(second, names[1])
     require_same_kind(first, second, names)
-    return views[0], views[1]
+    return views
 
 
 def contiguous(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -141,6 +151,13 @@ def as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Contiguous float32. Values beyond float32 become infinite, which the kernels refuse."""
     with np.errstate(over="ignore"):
         return contiguous(array, np.float32)
+
+
+def as_floats(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Contiguous float32 for floats of up to 32 bits, else float64; complex, text and objects are refused."""
+    check_real_dtype(array, name)
+    is_single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    return contiguous(array, np.float32 if is_single else np.float64)
 
 
 def as_int32(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int32]:

@@ -13,7 +13,9 @@ import numpy.typing as npt
 __all__ = [
     "check_compactness",
     "check_finite",
+    "check_finite_numbers",
     "check_int",
+    "check_int_per_axis",
     "check_positive",
     "check_ranges",
     "check_real_dtype",
@@ -72,6 +74,23 @@ def check_sequence(value: object, name: str, length: int, entry: str) -> Sequenc
     if len(value) != length:
         raise ValueError(f"{name}: expected one {entry} ({length}), got {len(value)}")
     return value
+
+
+def check_finite_numbers(value: object, name: str, length: int, default: float) -> list[float]:
+    """`length` numbers that float32 holds; None stands for that many times the default."""
+    if value is None:
+        return [default] * length
+    entries = [_check_real(entry, name) for entry in check_sequence(value, name, length, "number per channel")]
+    if not all(-_FLOAT32_MAX <= number <= _FLOAT32_MAX for number in entries):
+        raise ValueError(f"{name}: expected finite numbers, got {entries}")
+    return entries
+
+
+def check_int_per_axis(value: object, name: str, axes: int, low: int, high: int | None = None) -> list[int]:
+    """An integer in low .. high for each spatial axis; a single one stands for all of them."""
+    if isinstance(value, numbers.Integral):
+        return [check_int(value, name, low, high)] * axes
+    return [check_int(entry, name, low, high) for entry in check_sequence(value, name, axes, "int per spatial axis")]
 
 
 def check_ranges(ranges: object, channels: int) -> list[float]:

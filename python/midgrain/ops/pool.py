@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_int32, as_pair, contiguous, is_torch, wrap_like
-from midgrain.ops.checks import check_int, check_real_dtype
+from midgrain.ops.arrays import as_floats, as_int32, as_pair, is_torch, wrap_like
+from midgrain.ops.checks import check_int
 
 __all__ = ["REDUCTIONS", "paint", "paint_numpy", "pool", "pool_numpy"]
 
@@ -121,7 +121,7 @@ def pool_numpy(
     values: npt.NDArray[Any], labels: npt.NDArray[Any], reduce: str, n: int, num_threads: int | None
 ) -> npt.NDArray[Any]:
     """`pool` on values [groups, planes, pixels] and labels [groups, pixels]."""
-    source = _kernel_floats(values, "values")
+    source = as_floats(values, "values")
     out = np.empty((*source.shape[:2], n), source.dtype)
     _kernels.cpu.pool(source, as_int32(labels, "labels"), reduce, out, _kernels.num_threads(num_threads))
     return out
@@ -129,16 +129,10 @@ def pool_numpy(
 
 def paint_numpy(scores: npt.NDArray[Any], labels: npt.NDArray[Any], num_threads: int | None) -> npt.NDArray[Any]:
     """`paint` on scores [groups, planes, n] and labels [groups, pixels]."""
-    source = _kernel_floats(scores, "scores")
+    source = as_floats(scores, "scores")
     out = np.empty((*source.shape[:2], labels.shape[1]), source.dtype)
     _kernels.cpu.paint(source, as_int32(labels, "labels"), out, _kernels.num_threads(num_threads))
     return out
-
-
-def _kernel_floats(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    check_real_dtype(array, name)
-    is_single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
-    return contiguous(array, np.float32 if is_single else np.float64)
 
 
 def _checked_arrays(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_float32, as_int32, as_numpy, is_torch, require_dense, wrap_like
+from midgrain.ops.arrays import as_dense, as_float32, as_int32, as_numpy, is_torch, wrap_like
 from midgrain.ops.checks import (
     check_int,
     check_positive,
@@ -73,11 +73,7 @@ def slic(
         >>> labels.shape, int(labels.max()) + 1 == int(counts[0])
         ((1, 64, 64), True)
     """
-    array = features
-    if is_torch(features):
-        require_dense(features, "features")
-    else:
-        array = as_numpy(features, "features")
+    array = as_dense(features, "features")
     if array.ndim not in (4, 5):
         raise ValueError(f"features: expected [B, C, Y, X] or [B, C, Z, Y, X], got shape {list(array.shape)}")
     shape = [int(n) for n in array.shape]

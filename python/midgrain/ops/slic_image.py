@@ -10,10 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_numpy, require_same_kind, wrap_like
-from midgrain.ops.checks import check_compactness, check_finite, check_int, check_real_dtype
-from midgrain.ops.color import GRADIENT_RANGE, LAB_RANGES, rgb_to_lab_numpy
-from midgrain.ops.slic import slic
+from midgrain.ops.arrays import as_float32, as_numpy, require_same_kind, wrap_like
+from midgrain.ops.checks import (
+    check_compactness,
+    check_finite,
+    check_int,
+    check_positive,
+    check_real_dtype,
+    check_spacing,
+)
+from midgrain.ops.color import GRADIENT_RANGE
+from midgrain.ops.slic import min_superpixel_size, slic_numpy
+from midgrain.ops.slic_pictures import slic_pictures_numpy
 
 __all__ = ["slic_image"]
 
@@ -79,38 +87,36 @@ def slic_image(
         raise ValueError("image: expected an image, a gradient or both, got neither")
     if image is not None and gradient is not None:
         require_same_kind(image, gradient, ("image", "gradient"))
-    threads = _kernels.num_threads(num_threads)
-    features: list[npt.NDArray[np.float32]] = []
-    weights: list[float] = []
-    ranges: list[tuple[float, float]] = []
-    if image is not None:
-        colour = _channels_first(as_numpy(image, "image"), channel_axis)
-        features.append(_colour_features(colour, convert2lab, threads, ranges))
-        weights += [check_compactness(compactness, "compactness")] * len(ranges)
-    if gradient is not None:
-        scaled = _gradient_feature(as_numpy(gradient, "gradient"))
-        if features and scaled.shape[1:] != features[0].shape[1:]:
-            raise ValueError(f"gradient: expected the image's shape {features[0].shape[1:]}, got {scaled.shape[1:]}")
-        weight = check_compactness(gradient_compactness, "gradient_compactness")
-        # A flat gradient says nothing; as a channel it would still change the rounding of the colours.
-        if not features or scaled.any():
-            features.append(scaled)
-            weights.append(weight)
-            ranges.append(GRADIENT_RANGE)
-    stacked = np.concatenate(features)[None] if len(features) > 1 else features[0][None]
-    check_int(n_segments, "n_segments", 1, math.prod(stacked.shape[2:]))
+    pixels = None if image is None else _channels_first(as_numpy(image, "image"), channel_axis)
+    slope = None if gradient is None else _checked_gradient(as_numpy(gradient, "gradient"))
+    spatial = _spatial_shape(pixels, slope)
+    weights = [
+        1.0 if pixels is None else check_compactness(compactness, "compactness"),
+        1.0 if slope is None else check_compactness(gradient_compactness, "gradient_compactness"),
+    ]
+    if convert2lab and pixels is not None and pixels.shape[0] != 3:
+        raise ValueError(f"convert2lab: expected an RGB image (3 channels), got {pixels.shape[0]} channels")
+    check_int(n_segments, "n_segments", 1, math.prod(spatial))
     check_int(start_label, "start_label", 0, 2**30)
-    labels, _ = slic(
-        stacked,
-        weights,
-        n_segments,
-        max_num_iter=max_num_iter,
-        spacing=spacing,
-        ranges=ranges,
-        enforce_connectivity=enforce_connectivity,
-        min_size_factor=min_size_factor,
-        num_threads=threads,
-    )
+    check_int(max_num_iter, "max_num_iter", 1, 1_000_000)
+    check_positive(min_size_factor, "min_size_factor", zero=True)
+    size = min_superpixel_size(math.prod(spatial), n_segments, min_size_factor) if enforce_connectivity else 0
+    steps = list(check_spacing(spacing, len(spatial)))
+    n_segments, max_num_iter = int(n_segments), int(max_num_iter)
+    threads = _kernels.num_threads(num_threads)
+    if pixels is None or (pixels.shape[0] == 3 and convert2lab is not False):
+        batch = None if pixels is None else _unit_rgb(pixels)[None]
+        # Channels last in memory are handed on as they are: the kernel reads both orders.
+        axis = 1
+        if batch is not None and not batch.flags.c_contiguous:
+            batch, axis = np.moveaxis(batch, 1, -1), -1
+        maps = None if slope is None else slope[None]
+        labels, _ = slic_pictures_numpy(
+            batch, maps, axis, [1.0] * 3, [0.0] * 3, weights, n_segments, max_num_iter, steps, size, threads
+        )
+    else:
+        features, per_channel, ranges = _stack(pixels, slope, weights)
+        labels, _ = slic_numpy(features, per_channel, n_segments, max_num_iter, steps, ranges, size, threads)
     result = labels[0]
     if start_label:
         result += np.int32(start_label)
@@ -141,23 +147,51 @@ def _channels_first(image: npt.NDArray[Any], channel_axis: int | None) -> npt.ND
     return first
 
 
-def _colour_features(
-    image: npt.NDArray[Any], convert2lab: bool | None, threads: int, ranges: list[tuple[float, float]]
-) -> npt.NDArray[np.float32]:
-    """[C, ...] features of an image; appends their ranges."""
-    channels = image.shape[0]
-    if convert2lab and channels != 3:
-        raise ValueError(f"convert2lab: expected an RGB image (3 channels), got {channels} channels")
-    check_finite(image, "image")
-    if (convert2lab is None and channels == 3) or convert2lab:
-        ranges += LAB_RANGES
-        lab: npt.NDArray[np.float32] = rgb_to_lab_numpy(_unit_rgb(image)[None], 1, threads)[0]
-        return lab
-    ranges += [(0.0, 1.0)] * channels
-    values = _unit_magnitude(image)
+def _checked_gradient(gradient: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    check_real_dtype(gradient, "gradient")
+    if gradient.ndim not in (2, 3) or gradient.size == 0:
+        raise ValueError(f"gradient: expected [H, W] or [T, H, W] with at least one pixel, got shape {gradient.shape}")
+    return gradient
+
+
+def _spatial_shape(pixels: npt.NDArray[Any] | None, slope: npt.NDArray[Any] | None) -> tuple[int, ...]:
+    if pixels is None:
+        assert slope is not None
+        return slope.shape
+    spatial: tuple[int, ...] = pixels.shape[1:]
+    if slope is not None and slope.shape != spatial:
+        raise ValueError(f"gradient: expected the image's shape {spatial}, got {slope.shape}")
+    return spatial
+
+
+def _stack(
+    pixels: npt.NDArray[Any], slope: npt.NDArray[Any] | None, weights: list[float]
+) -> tuple[npt.NDArray[np.float32], list[float], list[float]]:
+    """Features [1, C, ...] of an image that is not converted to Lab, their weights and flattened ranges."""
+    channels = len(pixels)
+    check_finite(pixels, "image")
+    features, per_channel, ranges = (
+        [_unit_range(_unit_magnitude(pixels))],
+        [weights[0]] * channels,
+        [0.0, 1.0] * channels,
+    )
+    if slope is not None:
+        check_finite(slope, "gradient")
+        unit = _unit_range(_unit_magnitude(slope).astype(np.float32))
+        # A flat gradient says nothing; as a channel it would still change the rounding of the colours.
+        if unit.any():
+            low, high = GRADIENT_RANGE
+            features.append(unit[None] * np.float32(high))
+            per_channel.append(weights[1])
+            ranges += [low, high]
+    return np.concatenate(features)[None], per_channel, ranges
+
+
+def _unit_range(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Rescaled together to 0 .. 1; all equal gives 0."""
     low, high = values.min(), values.max()
     if high == low:
-        return np.zeros(image.shape, np.float32)
+        return np.zeros(values.shape, np.float32)
     unit: npt.NDArray[np.float32] = ((values - low) / (high - low)).astype(np.float32)
     return unit
 
@@ -169,26 +203,17 @@ def _unit_rgb(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return (image / np.float32(65535)).astype(np.float32)
     if image.dtype.kind != "f":
         raise TypeError(f"image: expected RGB as uint8, uint16 or floats, got dtype {image.dtype}")
-    low, high = float(image.min()), float(image.max())
+    # Through the memory's own order: a view with channels first of one with channels last is not contiguous.
+    narrow = image.astype(np.float32, order="K", copy=False)
+    found = _kernels.cpu.find_range(as_float32(narrow.ravel(order="K")))
+    if found is None:
+        raise ValueError("image: expected finite values, got NaN or infinity")
+    low, high = found
     if low < -_UNIT_TOLERANCE or high > 1 + _UNIT_TOLERANCE:
         raise ValueError(
             f"image: expected RGB floats in 0 .. 1, got {low:g} .. {high:g}; scale the image or pass convert2lab=False"
         )
-    return image
-
-
-def _gradient_feature(gradient: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """[1, ...] in 0 .. 100 over the whole image or clip; all equal gives 0."""
-    check_real_dtype(gradient, "gradient")
-    if gradient.ndim not in (2, 3) or gradient.size == 0:
-        raise ValueError(f"gradient: expected [H, W] or [T, H, W] with at least one pixel, got shape {gradient.shape}")
-    check_finite(gradient, "gradient")
-    values = _unit_magnitude(gradient).astype(np.float32)
-    low, high = values.min(), values.max()
-    if high == low:
-        return np.zeros((1, *values.shape), np.float32)
-    scaled: npt.NDArray[np.float32] = (values - low) / (high - low) * np.float32(100)
-    return scaled[None]
+    return narrow
 
 
 def _unit_magnitude(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

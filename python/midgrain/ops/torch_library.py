@@ -6,6 +6,7 @@ The default number of threads is looked up when an op runs, not when it is compi
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,10 +14,25 @@ import torch
 from midgrain import _kernels
 from midgrain.ops.arrays import as_numpy
 from midgrain.ops.color import rgb_to_lab_numpy
+from midgrain.ops.patches import (
+    aggregate_patches_numpy,
+    extract_patches_backward_numpy,
+    extract_patches_numpy,
+)
 from midgrain.ops.pool import paint_numpy, pool_numpy
 from midgrain.ops.slic import slic_numpy
+from midgrain.ops.slic_pictures import slic_pictures_numpy
 
-__all__ = ["paint", "pool", "rgb_to_lab", "slic"]
+__all__ = [
+    "aggregate_patches",
+    "extract_patches",
+    "extract_patches_backward",
+    "paint",
+    "pool",
+    "rgb_to_lab",
+    "slic",
+    "slic_pictures",
+]
 
 Tensor = torch.Tensor
 
@@ -25,18 +41,43 @@ _library.define(
     "slic(Tensor features, float[] weights, int n_segments, int max_num_iter, float[] spacing, float[]? ranges, "
     "int min_size, int? num_threads) -> (Tensor labels, Tensor counts)"
 )
+_library.define(
+    "slic_pictures(Tensor? images, Tensor? gradient, int channel_axis, float[] std, float[] mean, float[] weights, "
+    "int n_segments, int max_num_iter, float[] spacing, int min_size, int? num_threads) "
+    "-> (Tensor labels, Tensor counts)"
+)
 _library.define("rgb_to_lab(Tensor rgb, int channel_axis, int? num_threads) -> Tensor")
 _library.define("pool(Tensor values, Tensor labels, str reduce, SymInt n, int? num_threads) -> Tensor")
 _library.define("paint(Tensor scores, Tensor labels, int? num_threads) -> Tensor")
+_library.define(
+    "extract_patches(Tensor images, SymInt[] patch_size, SymInt[] cells, SymInt[] grid, SymInt[] size, SymInt start, "
+    "SymInt count, int? num_threads) -> Tensor"
+)
+_library.define(
+    "extract_patches_backward(Tensor patches, SymInt[] image_size, SymInt[] cells, SymInt[] grid, SymInt[] size, "
+    "SymInt start, int? num_threads) -> Tensor"
+)
+_library.define("aggregate_patches(Tensor maps, SymInt[] grid, SymInt[] size, int? num_threads) -> Tensor")
 
 slic: Any = torch.ops.midgrain.slic
+slic_pictures: Any = torch.ops.midgrain.slic_pictures
 rgb_to_lab: Any = torch.ops.midgrain.rgb_to_lab
 pool: Any = torch.ops.midgrain.pool
 paint: Any = torch.ops.midgrain.paint
+extract_patches: Any = torch.ops.midgrain.extract_patches
+extract_patches_backward: Any = torch.ops.midgrain.extract_patches_backward
+aggregate_patches: Any = torch.ops.midgrain.aggregate_patches
 
 
 def _slic_cpu(features: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     labels, counts = slic_numpy(as_numpy(features, "features"), *arguments)
+    return torch.from_numpy(labels), torch.from_numpy(counts)
+
+
+def _slic_pictures_cpu(images: Tensor | None, gradient: Tensor | None, *arguments: Any) -> tuple[Tensor, Tensor]:
+    pictures = None if images is None else as_numpy(images, "images")
+    maps = None if gradient is None else as_numpy(gradient, "gradient")
+    labels, counts = slic_pictures_numpy(pictures, maps, *arguments)
     return torch.from_numpy(labels), torch.from_numpy(counts)
 
 
@@ -52,15 +93,31 @@ def _paint_cpu(scores: Tensor, labels: Tensor, num_threads: int | None) -> Tenso
     return torch.from_numpy(paint_numpy(as_numpy(scores, "scores"), as_numpy(labels, "labels"), num_threads))
 
 
+def _extract_patches_cpu(images: Tensor, *arguments: Any) -> Tensor:
+    return torch.from_numpy(extract_patches_numpy(as_numpy(images, "images"), *arguments))
+
+
+def _extract_patches_backward_cpu(patches: Tensor, *arguments: Any) -> Tensor:
+    return torch.from_numpy(extract_patches_backward_numpy(as_numpy(patches, "patches"), *arguments))
+
+
+def _aggregate_patches_cpu(maps: Tensor, *arguments: Any) -> Tensor:
+    return torch.from_numpy(aggregate_patches_numpy(as_numpy(maps, "maps"), *arguments))
+
+
 def _refuse_cuda(*_: Any, **__: Any) -> Any:
     return _kernels.for_device("cuda")
 
 
 for _name, _kernel in (
     ("slic", _slic_cpu),
+    ("slic_pictures", _slic_pictures_cpu),
     ("rgb_to_lab", _rgb_to_lab_cpu),
     ("pool", _pool_cpu),
     ("paint", _paint_cpu),
+    ("extract_patches", _extract_patches_cpu),
+    ("extract_patches_backward", _extract_patches_backward_cpu),
+    ("aggregate_patches", _aggregate_patches_cpu),
 ):
     _library.impl(_name, _kernel, "CPU")
     _library.impl(_name, _refuse_cuda, "CUDA")
@@ -74,6 +131,19 @@ def _kernel_dtype(dtype: torch.dtype) -> torch.dtype:
 def _slic_fake(features: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     labels = features.new_empty([features.shape[0], *features.shape[2:]], dtype=torch.int32)
     return labels, features.new_empty([features.shape[0]], dtype=torch.int32)
+
+
+@torch.library.register_fake("midgrain::slic_pictures")
+def _slic_pictures_fake(
+    images: Tensor | None, gradient: Tensor | None, channel_axis: int, *_: Any
+) -> tuple[Tensor, Tensor]:
+    if images is not None:
+        shape = [images.shape[0], *(images.shape[2:] if channel_axis == 1 else images.shape[1:-1])]
+        return images.new_empty(shape, dtype=torch.int32), images.new_empty([shape[0]], dtype=torch.int32)
+    assert gradient is not None
+    return gradient.new_empty(gradient.shape, dtype=torch.int32), gradient.new_empty(
+        [gradient.shape[0]], dtype=torch.int32
+    )
 
 
 @torch.library.register_fake("midgrain::rgb_to_lab")
@@ -90,6 +160,24 @@ def _pool_fake(values: Tensor, labels: Tensor, reduce: str, n: int, num_threads:
 @torch.library.register_fake("midgrain::paint")
 def _paint_fake(scores: Tensor, labels: Tensor, num_threads: int | None) -> Tensor:
     return scores.new_empty([*scores.shape[:2], labels.shape[1]], dtype=_kernel_dtype(scores.dtype))
+
+
+@torch.library.register_fake("midgrain::extract_patches")
+def _extract_patches_fake(
+    images: Tensor, patch_size: Any, cells: Any, grid: Any, size: Any, start: Any, count: Any, num_threads: int | None
+) -> Tensor:
+    shape = [images.shape[0], count, images.shape[1], *patch_size]
+    return images.new_empty(shape, dtype=_kernel_dtype(images.dtype))
+
+
+@torch.library.register_fake("midgrain::extract_patches_backward")
+def _extract_patches_backward_fake(patches: Tensor, image_size: Any, *_: Any) -> Tensor:
+    return patches.new_empty([patches.shape[0], patches.shape[2], *image_size], dtype=_kernel_dtype(patches.dtype))
+
+
+@torch.library.register_fake("midgrain::aggregate_patches")
+def _aggregate_patches_fake(maps: Tensor, grid: Any, size: Any, num_threads: int | None) -> Tensor:
+    return maps.new_empty([maps.shape[0], *size], dtype=_kernel_dtype(maps.dtype))
 
 
 def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -133,5 +221,52 @@ def _paint_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
     return summed.to(ctx.scores_dtype), None, None
 
 
-torch.library.register_autograd("midgrain::pool", _pool_backward, setup_context=_pool_setup)
-torch.library.register_autograd("midgrain::paint", _paint_backward, setup_context=_paint_setup)
+def _extract_patches_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    images, _, *ctx.layout, _, ctx.num_threads = inputs
+    ctx.image_size, ctx.images_dtype = images.shape[2:], images.dtype
+
+
+def _extract_patches_gradient(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    result = extract_patches_backward(gradient, ctx.image_size, *ctx.layout, ctx.num_threads)
+    return result.to(ctx.images_dtype), *[None] * 7
+
+
+def _extract_patches_backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    patches, _, *ctx.layout, ctx.num_threads = inputs
+    ctx.count, ctx.patch_size, ctx.patches_dtype = patches.shape[1], patches.shape[3:], patches.dtype
+
+
+def _extract_patches_backward_gradient(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    result = extract_patches(gradient, ctx.patch_size, *ctx.layout, ctx.count, ctx.num_threads)
+    return result.to(ctx.patches_dtype), *[None] * 6
+
+
+def _aggregate_patches_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    maps, ctx.grid, ctx.size, ctx.num_threads = inputs
+    ctx.cells, ctx.maps_dtype = maps.shape[2:], maps.dtype
+
+
+def _aggregate_patches_gradient(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    # Enlarging is the extraction of a single patch; the maps lie in the whole as patches one pixel apart.
+    gradient = gradient[:, None]
+    ones, whole = [1] * len(ctx.size), [m + g - 1 for m, g in zip(ctx.cells, ctx.grid, strict=True)]
+    if whole != list(ctx.size):
+        gradient = extract_patches_backward(gradient[:, None], whole, ones, ones, ctx.size, 0, ctx.num_threads)
+    counts = torch.ones([], dtype=torch.int64)
+    for m, g in zip(ctx.cells, ctx.grid, strict=True):
+        cell = torch.arange(m + g - 1)
+        counts = counts[..., None] * (cell.minimum(cell.flip(0)).clamp(max=min(m, g) - 1) + 1)
+    n = math.prod(ctx.grid)
+    shared = gradient / counts.to(gradient.device)
+    result = extract_patches(shared, ctx.cells, ctx.cells, ctx.grid, whole, 0, n, ctx.num_threads)
+    return result[:, :, 0].to(ctx.maps_dtype), None, None, None
+
+
+for _name, _gradient, _setup in (
+    ("pool", _pool_backward, _pool_setup),
+    ("paint", _paint_backward, _paint_setup),
+    ("extract_patches", _extract_patches_gradient, _extract_patches_setup),
+    ("extract_patches_backward", _extract_patches_backward_gradient, _extract_patches_backward_setup),
+    ("aggregate_patches", _aggregate_patches_gradient, _aggregate_patches_setup),
+):
+    torch.library.register_autograd(f"midgrain::{_name}", _gradient, setup_context=_setup)

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from midgrain import _kernels, ops
-from midgrain.maps import min_max
 from midgrain.ops.checks import check_compactness, check_int, check_positive
 
-__all__ = ["Segmentation", "SlicOptions", "SuperpixelChoice", "Superpixels"]
+__all__ = ["Pictures", "Segmentation", "SlicOptions", "SuperpixelChoice", "Superpixels"]
 
 #: "image", "gradient", "image+gradient"; labels [*S] or [B, *S]; or a callable from one picture, uint8 RGB
 #: [H, W, 3] or [T, H, W, 3], to integer labels.
@@ -36,6 +35,18 @@ class Segmentation:
     labels: Tensor
     #: int32 [B].
     counts: Tensor
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a network's input shows, in the two forms in which superpixels are made from it."""
+
+    #: The input itself, floats [B, 3 or 1, *S]: x * std + mean is RGB in 0 .. 1.
+    x: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    #: float32 [B, 3, *S] in 0 .. 1.
+    rgb: Tensor
 
 
 @dataclass(frozen=True)
@@ -75,49 +86,44 @@ class Superpixels:
         """Is the picture needed?"""
         return callable(self.choice) or (isinstance(self.choice, str) and "image" in self.choice)
 
-    def make(self, rgb: Tensor | None, gradient: Tensor) -> Segmentation:
+    def make(self, pictures: Pictures | None, gradient: Tensor) -> Segmentation:
         """Superpixels of a batch.
 
         Args:
-            rgb: [B, 3, *S] in 0 .. 1, or None where the input is no picture.
+            pictures: None where the input is no picture.
             gradient: [B, *S], the pixel scores.
         """
-        if self.uses_image and rgb is None:
+        if self.uses_image and pictures is None:
             raise ValueError(
                 "superpixels: the input is no grey or colour picture (1 or 3 channels), so it has only "
                 "superpixels='gradient', or labels that you give"
             )
         if isinstance(self.choice, str):
-            return self._slic(rgb, gradient)
+            return self._slic(pictures, gradient)
         if isinstance(self.choice, Tensor | np.ndarray):
             return _given(self.choice, gradient)
-        assert rgb is not None
-        return _called(self.choice, rgb)
+        assert pictures is not None
+        return _called(self.choice, pictures.rgb)
 
-    def _slic(self, rgb: Tensor | None, gradient: Tensor) -> Segmentation:
+    def _slic(self, pictures: Pictures | None, gradient: Tensor) -> Segmentation:
         assert isinstance(self.choice, str)
         options = self.options
-        parts: list[Tensor] = []
-        weights: list[float] = []
-        ranges: list[tuple[float, float]] = []
         device = _kernel_device(gradient)
+        images: dict[str, Any] = {"images": None}
         if "image" in self.choice:
-            assert rgb is not None
-            parts.append(ops.rgb_to_lab(rgb.to(device)))
-            weights += [options.compactness] * 3
-            ranges += ops.LAB_RANGES
-        if "gradient" in self.choice:
-            low, high = ops.GRADIENT_RANGE
-            parts.append((low + (high - low) * min_max(gradient.to(device)))[:, None])
-            weights.append(options.gradient_compactness)
-            ranges.append(ops.GRADIENT_RANGE)
-        labels, counts = ops.slic(
-            torch.cat(parts, 1) if len(parts) > 1 else parts[0],
-            weights,
-            self._count(gradient),
+            assert pictures is not None
+            if pictures.x.shape[1] == 3:
+                images = {"images": pictures.x.to(device), "mean": pictures.mean, "std": pictures.std}
+            else:
+                images = {"images": pictures.rgb.to(device)}
+        labels, counts = ops.slic_pictures(
+            **images,
+            gradient=gradient.to(device) if "gradient" in self.choice else None,
+            n_segments=self._count(gradient),
+            compactness=options.compactness,
+            gradient_compactness=options.gradient_compactness,
             max_num_iter=options.max_num_iter,
             spacing=options.spacing,
-            ranges=ranges,
             min_size_factor=options.min_size_factor,
         )
         return Segmentation(labels, counts)

@@ -12,7 +12,7 @@ from midgrain import ops
 from midgrain.driver import Target
 from midgrain.explainer_base import Explainer, check_scores, to_uint8
 from midgrain.explanation import Explanation
-from midgrain.regions.superpixels import Segmentation, SlicOptions, SuperpixelChoice, Superpixels
+from midgrain.regions.superpixels import Pictures, Segmentation, SlicOptions, SuperpixelChoice, Superpixels
 from midgrain.scorers import Scorer, ScorerFunction, make_scorer
 
 __all__ = ["SWAG"]
@@ -88,7 +88,9 @@ class SWAG(Explainer):
             )
         score = self.scorer.score(self.model, x, target)
         check_scores(score.map)
-        segments = self.superpixels.make(rgb, score.map)
+        normalisation = self.normalisation(x)
+        pictures = None if rgb is None or normalisation is None else Pictures(x.detach(), *normalisation, rgb)
+        segments = self.superpixels.make(pictures, score.map)
         scores, heatmap = self._pool(score.map, segments)
         return Explanation(
             heatmap=heatmap,

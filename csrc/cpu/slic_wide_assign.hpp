@@ -1,5 +1,5 @@
-// The assignment step of SLIC for a band of rows, compiled once per instruction set. All variants do the same
-// integer arithmetic and so give the same labels.
+// The assignment step of SLIC with wide features (core/slic.hpp) for a band of rows, compiled once per instruction
+// set. All variants do the same integer arithmetic and so give the same labels.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,8 @@ struct CentreBox {
     std::int64_t z0, z1, y0, y1, x0, x1;
 };
 
-template <class Feature>
-struct AssignJob {
-    const Feature* features;  // [channels, z, y, x], quantised
+struct AssignWideJob {
+    const std::int32_t* features;  // [channels, z, y, x], quantised
     int channels;
     std::int64_t y, x, plane;         // rows of a frame, pixels of a row, pixels of the item
     const std::int32_t* position[3];  // integer coordinate of every index, per axis
@@ -23,24 +22,24 @@ struct AssignJob {
     std::int64_t first_row, last_row;  // the band, in rows counted through all frames
 };
 
-using AssignNarrow = void (*)(const AssignJob<std::int16_t>&, std::int32_t* labels, std::int32_t* best);
-using AssignWide = void (*)(const AssignJob<std::int32_t>&, std::int32_t* labels, std::int64_t* best);
-
-struct AssignVariant {
-    AssignNarrow narrow;
-    AssignWide wide;
-};
+using AssignWide = void (*)(const AssignWideJob&, std::int32_t* labels, std::int64_t* best);
 
 namespace baseline {
-extern const AssignVariant kAssign;
+extern const AssignWide kAssignWide;
 }
-#if defined(MIDGRAIN_HAS_AVX2)
+#if defined(MIDGRAIN_HAS_X86_VARIANTS)
 namespace avx2 {
-extern const AssignVariant kAssign;
+extern const AssignWide kAssignWide;
+}
+namespace avx512 {
+extern const AssignWide kAssignWide;
+}
+namespace avx512vnni {
+extern const AssignWide kAssignWide;
 }
 #endif
 
 // The variant in use (see instruction_set()).
-const AssignVariant& assign_variant();
+AssignWide assign_wide();
 
 }  // namespace midgrain::cpu

@@ -1,0 +1,455 @@
+// Compiled once per instruction set with MIDGRAIN_ISA naming the namespace. It calls no inline function from
+// elsewhere: the linker could otherwise keep a wide-vector copy of one for the baseline code too.
+#include "cpu/slic_tiles.hpp"
+
+#include "cpu/vector.hpp"
+
+namespace midgrain::cpu::MIDGRAIN_ISA {
+namespace {
+
+constexpr std::int32_t kNoLimit = INT32_MAX;
+constexpr int kBlock = 8;  // rows compared at once: what the registers hold
+
+[[gnu::always_inline]] inline std::int32_t smaller(std::int32_t a, std::int32_t b) { return a < b ? a : b; }
+[[gnu::always_inline]] inline float larger(float a, float b) { return a > b ? a : b; }
+
+// Where a tile lies and the positions that bound it.
+struct TilePlace {
+    std::int64_t tile, z, tile_y, tile_x;
+    std::int32_t here_z, low_y, high_y, low_x, high_x;
+};
+
+TilePlace place_of(const AssignTilesJob& job, std::int64_t tile) {
+    const std::int64_t row = tile / job.grid.tiles_x;
+    TilePlace place{tile, row / job.grid.tiles_y, row % job.grid.tiles_y, tile % job.grid.tiles_x, 0, 0, 0, 0, 0};
+    const std::int32_t* y = job.position[1] + place.tile_y * kTileRows;
+    const std::int32_t* x = job.position[2] + place.tile_x * kLanes;
+    place.here_z = job.position[0][place.z];
+    place.low_y = y[0];
+    place.high_y = y[kTileRows - 1];
+    place.low_x = x[0];
+    place.high_x = x[kLanes - 1];
+    return place;
+}
+
+// Is every pixel of the tile within the centre's window?
+bool reaches_all(const AssignTilesJob& job, const TilePlace& place, std::int32_t k) {
+    const std::int32_t z = job.centres.position[0][k], y = job.centres.position[1][k];
+    const std::int32_t x = job.centres.position[2][k], window = job.window;
+    return place.high_x - x <= window && x - place.low_x <= window && place.high_y - y <= window &&
+           y - place.low_y <= window && place.here_z - z <= window && z - place.here_z <= window;
+}
+
+// A bound of the D^2 that any pixel of the tile now has to the nearest centre that reaches it: what it has to the
+// centre it belonged to, where that one still reaches it for certain; else kNoLimit. Centres farther away than that
+// cannot win. Rounding is upwards, so that the bound holds whatever the floats do.
+std::int32_t distance_limit(const AssignTilesJob& job, const TilePlace& place, const TileState& state) {
+    if (state.owner_count == 0) return kNoLimit;
+    float moved = 0.0f;
+    for (std::int32_t i = 0; i < state.owner_count; ++i) moved = larger(moved, job.centres.moved[state.owners[i]]);
+    const float distance = (__builtin_sqrtf(static_cast<float>(state.farthest)) + moved) * 1.000001f;
+    const float limit = distance * distance * 1.000001f + 1.0f;
+    const float reach = static_cast<float>(job.window) * static_cast<float>(job.window);
+    if (limit >= 3.0f * reach) return kNoLimit;
+    if (limit >= 0.999999f * reach) {
+        for (std::int32_t i = 0; i < state.owner_count; ++i) {
+            if (!reaches_all(job, place, state.owners[i])) return kNoLimit;
+        }
+    }
+    return static_cast<std::int32_t>(limit);
+}
+
+// Distance from a centre to the nearest position in [low, high], at most cap.
+[[gnu::always_inline]] inline Signed gap(Signed centre, std::int32_t low, std::int32_t high, std::int32_t cap) {
+    const Signed outside = maximum(broadcast(low) - centre, centre - broadcast(high));
+    return minimum(maximum(outside, Signed{}), broadcast(cap));
+}
+
+// Centres that may win a pixel of the tile, in their order; returns how many.
+template <bool kVolume>
+std::int32_t find_candidates(const AssignTilesJob& job, const TilePlace& place, std::int32_t limit) {
+    const std::int32_t window = job.window;
+    const CellRange range_z = job.reach[0][place.z];
+    const CellRange range_y = job.reach[1][place.tile_y], range_x = job.reach[2][place.tile_x];
+    const Signed lane = lane_numbers();
+    std::int32_t* out = job.candidates;
+    for (std::int64_t cell_z = range_z.first; cell_z < range_z.last; ++cell_z) {
+        for (std::int64_t cell_y = range_y.first; cell_y < range_y.last; ++cell_y) {
+            const std::int64_t row = (cell_z * job.cells.y + cell_y) * job.cells.x;
+            const auto last = static_cast<std::int32_t>(row + range_x.last);
+            for (auto k = static_cast<std::int32_t>(row + range_x.first); k < last; k += kLanes) {
+                const Signed dx = gap(load<Signed>(job.centres.position[2] + k), place.low_x, place.high_x, window + 1);
+                const Signed dy = gap(load<Signed>(job.centres.position[1] + k), place.low_y, place.high_y, window + 1);
+                Signed farthest = maximum(dx, dy), distance = dx * dx + dy * dy;
+                if constexpr (kVolume) {
+                    const Signed dz =
+                        gap(load<Signed>(job.centres.position[0] + k), place.here_z, place.here_z, window + 1);
+                    farthest = maximum(farthest, dz);
+                    distance += dz * dz;
+                }
+                const Mask present = kAllLanes >> (last - k < kLanes ? kLanes - (last - k) : 0);
+                const Mask mask = to_mask(at_most(farthest, broadcast(window)) & at_most(distance, broadcast(limit)));
+                store_chosen(out, lane + k, mask & present);
+                out += count_bits(mask & present);
+            }
+        }
+    }
+    return static_cast<std::int32_t>(out - job.candidates);
+}
+
+// Candidates of one group, as the comparison reads them.
+template <int kPairs>
+struct Group {
+    alignas(64) std::uint32_t along_x[kMaxGroup][kLanes];
+    alignas(64) std::uint32_t along_y[kMaxGroup][kTileRows];
+    std::uint32_t coefficients[kMaxGroup][kPairs > 0 ? kPairs : 1];
+};
+
+template <int kPairs>
+[[gnu::always_inline]] inline void prepare(const AssignTilesJob& job, const TilePlace& place,
+                                           const std::int32_t* candidates, std::int32_t count, Group<kPairs>& group) {
+    const int bits = job.key.bits();
+    const Signed window = broadcast(job.window);
+    const Unsigned beyond = broadcast(job.key.beyond);
+    const Signed x = load<Signed>(job.position[2] + place.tile_x * kLanes);
+    const std::int32_t* y = job.position[1] + place.tile_y * kTileRows;
+    for (std::int32_t j = 0; j < count; ++j) {
+        const std::int32_t k = candidates[j];
+        const Signed dx = x - job.centres.position[2][k];
+        const Unsigned square_x = ((Unsigned)dx * (Unsigned)dx) << bits;
+        store(group.along_x[j], choose(at_most(maximum(dx, -dx), window), square_x, beyond));
+        const auto dz = static_cast<std::uint32_t>(place.here_z - job.centres.position[0][k]);
+        const std::uint32_t base = job.centres.base[k] + (dz * dz << bits) + static_cast<std::uint32_t>(j);
+        for (int part = 0; part < kTileRows; part += kLanes) {
+            const Signed dy = load<Signed>(y + part) - job.centres.position[1][k];
+            const Unsigned square_y = ((Unsigned)dy * (Unsigned)dy) << bits;
+            store(group.along_y[j] + part, choose(at_most(maximum(dy, -dy), window), square_y, beyond) + base);
+        }
+        for (int p = 0; p < kPairs; ++p) group.coefficients[j][p] = job.centres.coefficients[k * kPairs + p];
+    }
+}
+
+// The smallest key of every pixel in kBlock rows of a tile.
+template <int kPairs>
+[[gnu::always_inline]] inline void compare(const AssignTilesJob& job, const std::int32_t* features, int row,
+                                           const std::int32_t* candidates, std::int32_t count,
+                                           const Group<kPairs>& group, Unsigned* keys) {
+    if constexpr (kPairs > 0) {
+        Unsigned best[kBlock], pixels[kBlock][kPairs];
+#pragma GCC unroll 16
+        for (int r = 0; r < kBlock; ++r) {
+            best[r] = ~Unsigned{};
+#pragma GCC unroll 4
+            for (int p = 0; p < kPairs; ++p) {
+                pixels[r][p] = load<Unsigned>(features + ((row + r) * kPairs + p) * kLanes);
+            }
+        }
+        for (std::int32_t j = 0; j < count; ++j) {
+            const Unsigned x = load<Unsigned>(group.along_x[j]);
+            Unsigned coefficient[kPairs];
+#pragma GCC unroll 4
+            for (int p = 0; p < kPairs; ++p) coefficient[p] = broadcast(group.coefficients[j][p]);
+#pragma GCC unroll 16
+            for (int r = 0; r < kBlock; ++r) {
+                Unsigned key = x + broadcast(group.along_y[j][row + r]);
+#pragma GCC unroll 4
+                for (int p = 0; p < kPairs; ++p) key = add_products(key, pixels[r][p], coefficient[p]);
+                best[r] = minimum(best[r], key);
+            }
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < kBlock; ++r) keys[row + r] = best[r];
+    } else {
+        const int pairs = job.grid.pairs;
+        for (int r = row; r < row + kBlock; ++r) {
+            Unsigned best = ~Unsigned{};
+            for (std::int32_t j = 0; j < count; ++j) {
+                const std::uint32_t* coefficients = job.centres.coefficients + std::int64_t{candidates[j]} * pairs;
+                Unsigned key = load<Unsigned>(group.along_x[j]) + broadcast(group.along_y[j][r]);
+                for (int p = 0; p < pairs; ++p) {
+                    key = add_products(key, load<Unsigned>(features + (r * pairs + p) * kLanes),
+                                       broadcast(coefficients[p]));
+                }
+                best = minimum(best, key);
+            }
+            keys[r] = best;
+        }
+    }
+}
+
+// What the comparison of a whole tile found: D^2 - |q|^2 + offset and the candidate's number, per pixel.
+struct Nearest {
+    Unsigned value[kTileRows], index[kTileRows];
+};
+
+template <int kPairs>
+void find_nearest(const AssignTilesJob& job, const std::int32_t* features, const TilePlace& place, std::int32_t count,
+                  Nearest& nearest) {
+    const int bits = job.key.bits(), size = job.key.group();
+    const std::uint32_t low = static_cast<std::uint32_t>(size) - 1;
+    Group<kPairs> group;
+    Unsigned keys[kTileRows];
+    for (std::int32_t first = 0; first < count; first += size) {
+        const std::int32_t* candidates = job.candidates + first;
+        const std::int32_t here = smaller(size, count - first);
+        prepare<kPairs>(job, place, candidates, here, group);
+        for (int row = 0; row < kTileRows; row += kBlock) {
+            compare<kPairs>(job, features, row, candidates, here, group, keys);
+        }
+        if (first == 0) {
+            for (int r = 0; r < kTileRows; ++r) {
+                nearest.value[r] = keys[r] >> bits;
+                nearest.index[r] = keys[r] & low;
+            }
+            continue;
+        }
+        for (int r = 0; r < kTileRows; ++r) {
+            const Unsigned value = keys[r] >> bits, index = (keys[r] & low) + static_cast<std::uint32_t>(first);
+            // Strictly closer: of equally near centres the lowest index stays.
+            const Condition closer = below(value, nearest.value[r]);
+            nearest.index[r] = choose(closer, index, nearest.index[r]);
+            nearest.value[r] = minimum(nearest.value[r], value);
+        }
+    }
+}
+
+// Moves a pixel from one centre's sums to another's. `words`: its features, kLanes apart.
+template <int kPairs>
+[[gnu::always_inline]] inline void move_pixel(const std::int64_t* from_x, const std::int64_t* from_y, std::int64_t z,
+                                              const std::int32_t* words, int pairs, std::int64_t* out_of,
+                                              std::int64_t* into) {
+    using Four = std::int64_t __attribute__((vector_size(32)));
+    const Four header = load<Four>(from_x) + load<Four>(from_y) + Four{0, z, 0, 0};
+    store(out_of, load<Four>(out_of) - header);
+    store(into, load<Four>(into) + header);
+    int p = 0;
+#if defined(__AVX2__)
+    const int n = kPairs > 0 ? kPairs : pairs;
+    for (; p + 1 < n; p += 2) {
+        const __m128i two =
+            _mm_unpacklo_epi32(_mm_cvtsi32_si128(words[p * kLanes]), _mm_cvtsi32_si128(words[(p + 1) * kLanes]));
+        const Four features = (Four)_mm256_cvtepi16_epi64(two);
+        std::int64_t *from = out_of + kSumHeader + 2 * p, *to = into + kSumHeader + 2 * p;
+        store(from, load<Four>(from) - features);
+        store(to, load<Four>(to) + features);
+    }
+#else
+    const int n = kPairs > 0 ? kPairs : pairs;
+#endif
+    for (; p < n; ++p) {
+        const std::int32_t word = words[p * kLanes];
+        const std::int64_t even = static_cast<std::int16_t>(word), odd = word >> 16;
+        out_of[kSumHeader + 2 * p] -= even;
+        out_of[kSumHeader + 2 * p + 1] -= odd;
+        into[kSumHeader + 2 * p] += even;
+        into[kSumHeader + 2 * p + 1] += odd;
+    }
+}
+
+// Writes down the candidates whose bits are set; not if they are more than fit.
+void remember(const std::int32_t* candidates, std::uint32_t used, TileState& state) {
+    if (__builtin_popcount(used) > kMaxOwners - state.owner_count) {
+        state.owner_count = -1;
+        return;
+    }
+    for (; used != 0; used &= used - 1) state.owners[state.owner_count++] = candidates[__builtin_ctz(used)];
+}
+
+// The same for more candidates than a word has bits.
+void remember_many(const std::int32_t* candidates, const Nearest& nearest, TileState& state) {
+    std::int32_t found = 0;
+    for (int r = 0; r < kTileRows; ++r) {
+        for (int i = 0; i < kLanes; ++i) {
+            const std::int32_t label = candidates[nearest.index[r][i]];
+            std::int32_t at = found - 1;
+            while (at >= 0 && state.owners[at] != label) --at;
+            if (at >= 0) continue;
+            if (found == kMaxOwners) return;
+            state.owners[found++] = label;
+        }
+    }
+    state.owner_count = found;
+}
+
+// The new labels of a tile, and the list of pixels whose label changes; returns its length.
+std::int32_t list_changes(const AssignTilesJob& job, const TilePlace& place, std::int32_t count, const Nearest& nearest,
+                          const std::int32_t* labels, std::int32_t* fresh, std::int32_t* changed) {
+    const int rows = smaller(kTileRows, static_cast<std::int32_t>(job.grid.dims.y - place.tile_y * kTileRows));
+    const int columns = smaller(kLanes, static_cast<std::int32_t>(job.grid.dims.x - place.tile_x * kLanes));
+    const Mask inside = kAllLanes >> (kLanes - columns);
+    Signed number = lane_numbers();
+    std::int32_t changes = 0;
+    for (int r = 0; r < rows; ++r, number += kLanes) {
+        Signed label;
+        if (count <= kMaxGroup) {
+            label = look_up(job.candidates, nearest.index[r]);
+        } else {
+            for (int i = 0; i < kLanes; ++i) label[i] = job.candidates[nearest.index[r][i]];
+        }
+        store(fresh + r * kLanes, label);
+        const Mask mask = to_mask(differ(label, load<Signed>(labels + r * kLanes))) & inside;
+        store_chosen(changed + changes, number, mask);
+        changes += count_bits(mask);
+    }
+    return changes;
+}
+
+// The largest D^2 of a pixel and who owns pixels now. All pixels are reached.
+template <int kPairs>
+void describe(const AssignTilesJob& job, const std::int32_t* features, std::int32_t count, const Nearest& nearest,
+              TileState& state) {
+    const int pairs = kPairs > 0 ? kPairs : job.grid.pairs;
+    const int shift = 2 * job.key.feature_shift;
+    Unsigned farthest{}, used[2] = {};
+    for (int r = 0; r < kTileRows; ++r) {
+        // |q|^2 times 2^shift is below 2^31.
+        Unsigned square{};
+        for (int p = 0; p < pairs; ++p) {
+            const Unsigned words = load<Unsigned>(features + (r * pairs + p) * kLanes);
+            square = add_products(square, words, words);
+        }
+        farthest = maximum(farthest, nearest.value[r] + (square >> shift));
+    }
+    state.farthest = static_cast<std::int32_t>(largest(farthest) - job.key.offset);
+    state.owner_count = 0;
+    if (count > 64) return remember_many(job.candidates, nearest, state);
+    if (count <= 32) {
+        for (int r = 0; r < kTileRows; ++r) used[0] |= single_bit(nearest.index[r]);
+    } else {
+        for (int r = 0; r < kTileRows; ++r) {
+            const Unsigned bit = single_bit(nearest.index[r] & 31);
+            const Condition first = below(nearest.index[r], broadcast(std::uint32_t{32}));
+            used[0] |= choose(first, bit, Unsigned{});
+            used[1] |= choose(first, Unsigned{}, bit);
+        }
+        remember(job.candidates + 32, any_bit(used[1]), state);
+        if (state.owner_count < 0) {
+            state.owner_count = 0;
+            return;
+        }
+    }
+    remember(job.candidates, any_bit(used[0]), state);
+    if (state.owner_count < 0) state.owner_count = 0;
+}
+
+template <int kPairs>
+[[gnu::always_inline]] inline void move_pixels(const AssignTilesJob& job, const TilePlace& place,
+                                               const std::int32_t* features, const std::int32_t* labels,
+                                               const std::int32_t* fresh, const std::int32_t* changed,
+                                               std::int32_t changes) {
+    const int pairs = kPairs > 0 ? kPairs : job.grid.pairs;
+    const std::int64_t* from_x = job.position_sums + place.tile_x * kLanes * kSumHeader;
+    const std::int64_t* from_y = job.position_sums + (job.grid.padded_x() + place.tile_y * kTileRows) * kSumHeader;
+    const std::int64_t width = kSumHeader + 2 * pairs;
+    for (std::int32_t i = 0; i < changes; ++i) {
+        const auto at = static_cast<std::uint32_t>(changed[i]);
+        const std::uint32_t r = at / kLanes, column = at % kLanes;
+        move_pixel<kPairs>(from_x + column * kSumHeader, from_y + r * kSumHeader, place.here_z,
+                           features + r * static_cast<std::uint32_t>(pairs * kLanes) + column, pairs,
+                           job.sums + labels[at] * width, job.sums + fresh[at] * width);
+    }
+}
+
+template <int kPairs, bool kVolume>
+bool assign_tile(const AssignTilesJob& job, std::int64_t tile) {
+    const int pairs = kPairs > 0 ? kPairs : job.grid.pairs;
+    const std::int32_t* features = job.features + tile * kTileRows * pairs * kLanes;
+    std::int32_t* labels = job.labels + tile * kTileRows * kLanes;
+    TileState& state = job.states[tile];
+    const TilePlace place = place_of(job, tile);
+    const std::int32_t count = find_candidates<kVolume>(job, place, distance_limit(job, place, state));
+    if (count == 0) {  // nobody reaches the tile: every pixel keeps its label
+        state.owner_count = 0;
+        return false;
+    }
+    Nearest nearest;
+    find_nearest<kPairs>(job, features, place, count, nearest);
+
+    alignas(64) std::int32_t fresh[kTileRows * kLanes];
+    alignas(64) std::int32_t changed[kTileRows * kLanes + kLanes];
+    Unsigned highest{};
+    for (int r = 0; r < kTileRows; ++r) highest = maximum(highest, nearest.value[r]);
+    const std::uint32_t unreached = job.key.beyond >> job.key.bits();
+    std::int32_t changes = list_changes(job, place, count, nearest, labels, fresh, changed);
+    if (largest(highest) < unreached) {
+        describe<kPairs>(job, features, count, nearest, state);
+    } else {
+        // A pixel that no centre reaches keeps its label.
+        state.owner_count = 0;
+        std::int32_t kept = 0;
+        for (std::int32_t i = 0; i < changes; ++i) {
+            if (nearest.value[changed[i] / kLanes][changed[i] % kLanes] < unreached) changed[kept++] = changed[i];
+        }
+        changes = kept;
+    }
+
+    if (job.sums != nullptr) move_pixels<kPairs>(job, place, features, labels, fresh, changed, changes);
+    for (std::int32_t i = 0; i < changes; ++i) labels[changed[i]] = fresh[changed[i]];
+    return changes > 0;
+}
+
+template <int kPairs, bool kVolume>
+bool assign_range(const AssignTilesJob& job, std::int64_t first, std::int64_t last) {
+    bool moved = false;
+    for (std::int64_t tile = first; tile < last; ++tile) moved |= assign_tile<kPairs, kVolume>(job, tile);
+    return moved;
+}
+
+template <bool kVolume>
+bool assign_pairs(const AssignTilesJob& job, std::int64_t first, std::int64_t last) {
+    switch (job.grid.pairs) {
+        case 1: return assign_range<1, kVolume>(job, first, last);
+        case 2: return assign_range<2, kVolume>(job, first, last);
+        case 3: return assign_range<3, kVolume>(job, first, last);
+        case 4: return assign_range<4, kVolume>(job, first, last);
+        default: return assign_range<0, kVolume>(job, first, last);
+    }
+}
+
+bool assign(const AssignTilesJob& job, std::int64_t first, std::int64_t last) {
+    return job.grid.dims.z > 1 ? assign_pairs<true>(job, first, last) : assign_pairs<false>(job, first, last);
+}
+
+// core::quantise for a row of narrow features, the same bits: adding and taking away 1.5 * 2^23 rounds a float below
+// 2^22 to the nearest integer, ties to even. Returns whether all values are finite.
+bool quantise_row(PackRowJob& job) {
+    constexpr float kRounder = 12582912.0f;
+    const float low = job.low, high = job.high, middle = job.middle, scale = job.scale;
+    const float* __restrict values = job.values;
+    std::int32_t* __restrict out = job.quantised;
+    std::int32_t* __restrict sums = job.column_sums;
+    std::int32_t lowest = job.lowest, highest = job.highest;
+    std::int32_t poison = 0;
+    for (std::int64_t i = 0; i < job.n; ++i) {
+        const float value = values[i];
+        std::uint32_t bits;
+        __builtin_memcpy(&bits, &value, sizeof bits);
+        poison |= (bits & 0x7F800000u) == 0x7F800000u ? 1 : 0;
+        const float raised = value < low ? low : value;
+        const float clamped = raised > high ? high : raised;
+        const float rounded = ((clamped - middle) * scale + kRounder) - kRounder;
+        const std::int32_t q = static_cast<std::int32_t>(rounded);
+        out[i] = q;
+        sums[i] += q;
+        lowest = q < lowest ? q : lowest;
+        highest = q > highest ? q : highest;
+    }
+    for (std::int64_t i = job.n; i < job.padded; ++i) out[i] = out[job.n - 1];
+    job.lowest = lowest;
+    job.highest = highest;
+    return poison == 0;
+}
+
+void interleave(const std::int32_t* even, const std::int32_t* odd, std::int64_t padded, int shift,
+                std::int64_t tile_words, std::int32_t* out) {
+    for (std::int64_t i = 0; i < padded; i += kLanes, out += tile_words) {
+        const Unsigned first = load<Unsigned>(even + i) << shift, second = load<Unsigned>(odd + i) << shift;
+        store(out, (first & 0xFFFFu) | (second << 16));
+    }
+}
+
+}  // namespace
+
+const TileKernels kTileKernels = {kLanes, assign, quantise_row, interleave};
+
+}  // namespace midgrain::cpu::MIDGRAIN_ISA
