@@ -12,12 +12,13 @@ import torch
 import torchvision
 
 import midgrain as mg
-from benchmarks.common import photographs, pictures_or_clips, race, report
+from benchmarks.common import parser, pictures, report
+from midgrain.cli.timing import race, summary
 
 CASES = [
-    ("ResNet-50, 224 x 224", torchvision.models.resnet50, (1, 3, 224, 224), 15),
-    ("VGG16, 224 x 224", torchvision.models.vgg16, (1, 3, 224, 224), 7),
-    ("R(2+1)D-18, 16 x 112 x 112", torchvision.models.video.r2plus1d_18, (1, 3, 16, 112, 112), 5),
+    ("ResNet-50, 224 x 224", torchvision.models.resnet50, (1, 3, 224, 224)),
+    ("VGG16, 224 x 224", torchvision.models.vgg16, (1, 3, 224, 224)),
+    ("R(2+1)D-18, 16 x 112 x 112", torchvision.models.video.r2plus1d_18, (1, 3, 16, 112, 112)),
 ]
 
 
@@ -26,16 +27,15 @@ def normalised(picture: np.ndarray) -> torch.Tensor:
     return (torch.from_numpy(picture).movedim(-1, 0)[None] / 255 - 0.45) / 0.225
 
 
-def row(case: str, network: Any, shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
+def row(case: str, network: Any, shape: tuple[int, ...], seconds: float) -> dict[str, Any]:
     """Times of one network."""
     torch.manual_seed(0)
     model = network(weights=None).eval()
     frames = shape[2] if len(shape) == 5 else 1
-    photos = list(photographs().values())[:3]
-    pictures = [normalised(picture) for picture in pictures_or_clips(photos, frames, *shape[-2:])]
-    assert all(x.shape == shape for x in pictures)
+    inputs = [normalised(picture) for picture in pictures(3, frames, *shape[-2:])]
+    assert all(x.shape == shape for x in inputs)
     swag, guided = mg.SWAG(model), mg.explainer("guided", model)
-    for x in pictures:
+    for x in inputs[:2]:
         assert torch.equal(swag(x).target, model(x).argmax(1)), "another class was explained"
 
     def forward_backward(x: torch.Tensor) -> None:
@@ -43,18 +43,34 @@ def row(case: str, network: Any, shape: tuple[int, ...], repeats: int) -> dict[s
         outputs = model(leaf)
         torch.autograd.grad(outputs.gather(1, outputs.argmax(1, keepdim=True)).sum(), leaf)
 
-    calls = {"plain": forward_backward, "guided": guided, "swag": swag}
-    times = race({name: [lambda x=x, call=call: call(x) for x in pictures] for name, call in calls.items()}, repeats)
-    plain, guided_ms, swag_ms = (times[name]["median"] for name in calls)
+    times = race({"plain": forward_backward, "guided": guided, "swag": swag}, inputs, seconds)
+    plain, guided_ms, swag_ms = (summary(times[name], len(inputs)) for name in ("plain", "guided", "swag"))
     return {
         "network": case,
-        "forward + backward [ms]": plain,
-        "guided [ms]": guided_ms,
-        "swag-ig [ms]": swag_ms,
-        "swag-ig / plain": swag_ms / plain,
+        "forward + backward [ms]": plain["fastest"],
+        "guided [ms]": guided_ms["fastest"],
+        "swag-ig [ms]": swag_ms["fastest"],
+        "10 % .. 90 % of runs": f"{swag_ms['p10']:.3g} .. {swag_ms['p90']:.3g}",
+        "runs": swag_ms["runs"],
+        "swag-ig / plain": swag_ms["fastest"] / plain["fastest"],
+        "swag-ig - guided [ms]": swag_ms["median"] - guided_ms["fastest"],
     }
 
 
+def main() -> None:
+    """Print the table."""
+    arguments = parser("swag_overhead", __doc__).parse_args()
+    cases = CASES[:1] if arguments.quick else CASES
+    rows = [row(*case, seconds=0.0 if arguments.quick else 15.0) for case in cases]
+    report(
+        arguments,
+        {"SWAG beside the network's own passes": rows},
+        [
+            f"Medians over the pictures of each one's fastest run; {torch.get_num_threads()} threads for the network "
+            "and for midgrain."
+        ],
+    )
+
+
 if __name__ == "__main__":
-    rows = [row(*case) for case in CASES]
-    report("swag_overhead", list(rows[0]), rows, f"Medians; {torch.get_num_threads()} threads.")
+    main()

@@ -138,7 +138,7 @@ def test_overlay_is_drawn_on_the_network_crop_of_the_photo(run):
     assert read("plain.png").shape == (side, side, 3)
 
 
-@pytest.mark.parametrize("name", ["demo", "methods", "info", "explain"])
+@pytest.mark.parametrize("name", ["demo", "methods", "info", "explain", "bench"])
 def test_help(run, name):
     code, out, _ = run(name, "--help")
     assert code == 0
@@ -159,6 +159,32 @@ def test_version_methods_and_info(run):
     assert facts["kernels"]["cuda"]["reason"]
     assert "CUDA kernels" in run("info")[1]
     assert "swag-ig" in run("methods")[1]
+
+
+def test_bench_times_superpixels_and_an_explanation(run):
+    code, out, err = run("bench", "--quick")
+    assert (code, err) == (0, "")
+    assert "slic, 224 x 224" in out
+    assert "scikit-image" in out
+    assert "EfficientNet-Lite0" in out
+    code, out, _ = run("bench", "--quick", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["machine"]["processor"]
+    assert [line["what"].partition(",")[0] for line in facts["lines"]] == ["slic", "pool"]
+    assert all(times["median"] > 0 for line in facts["lines"] for times in line["threads"].values())
+    assert facts["lines"][0]["times faster"].keys() == facts["lines"][0]["threads"].keys()
+    assert facts["network"]["ratio"] > 0
+
+
+def test_bench_without_the_packages_it_compares_with(run, monkeypatch):
+    for name in ("skimage.segmentation", "efficientnet_lite_pytorch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, out, _ = run("bench", "--quick")
+    assert code == 0
+    assert "times faster" not in out
+    assert "no explanation timed" in out
+    assert "scikit-image is not installed" in out
 
 
 def test_models_from_files_and_functions_agree(run):
@@ -240,7 +266,17 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, case, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before, "something was half-written"
 
 
-@pytest.mark.parametrize("command", [("frobnicate",), ("demo", "-o", "text.png")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("frobnicate",),
+        ("demo", "-o", "text.png"),
+        ("bench", "--seconds", "-1"),
+        ("bench", "--seconds", "nan"),
+        ("bench", "--seconds", "long"),
+        ("bench", "more"),
+    ],
+)
 def test_other_commands_refuse_in_one_sentence(run, command, tmp_path):
     (tmp_path / "text.png").write_text("this is text")
     code, out, err = run(*command)

@@ -307,6 +307,13 @@ void paint(py::handle scores_in, py::handle labels_in, py::handle out_in, std::i
     }
 }
 
+double multiply_adds_per_second(double seconds, std::int64_t num_threads) {
+    check_between(seconds, 0.0, 60.0, "seconds");
+    const int threads = check_threads(num_threads);
+    const py::gil_scoped_release release;
+    return cpu::multiply_adds_per_second(seconds, threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, module) {
@@ -337,6 +344,7 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("paint", &paint, py::arg("scores"), py::arg("labels"), py::arg("out"), py::arg("num_threads"),
                py::arg("channels_last") = false);
     bind_patches(module);
+    module.def("multiply_adds_per_second", &multiply_adds_per_second, py::arg("seconds"), py::arg("num_threads"));
     module.def("available_instruction_sets", [] {
         const auto names = cpu::available_instruction_sets();
         return std::vector<std::string>(names.begin(), names.end());

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cpu/variants.hpp"
+
 namespace midgrain::cpu {
 
 // An item's pixels as runs: stretches of one label within a row. Runs are numbered in raster order, with gaps where
@@ -34,20 +36,7 @@ struct RowsVariant {
                  std::int32_t* out);
 };
 
-namespace baseline {
-extern const RowsVariant kRows;
-}
-#if defined(MIDGRAIN_HAS_X86_VARIANTS)
-namespace avx2 {
-extern const RowsVariant kRows;
-}
-namespace avx512 {
-extern const RowsVariant kRows;
-}
-namespace avx512vnni {
-extern const RowsVariant kRows;
-}
-#endif
+MIDGRAIN_DECLARE_VARIANTS(RowsVariant, kRows)
 
 // The variant in use (see instruction_set()).
 const RowsVariant& rows_variant();

@@ -7,6 +7,7 @@
 
 #include "cpu/connectivity_rows.hpp"
 #include "cpu/kernels.hpp"
+#include "cpu/multiply_add.hpp"
 #include "cpu/pixel_rows.hpp"
 #include "cpu/pool_kernels.hpp"
 #include "cpu/slic_tiles.hpp"
@@ -24,12 +25,13 @@ struct Choice {
     UpdateCentres update_centres;
     PackRow pack_row;
     AssignWide assign_wide;
+    const MultiplyAddVariant* multiply_add;
 };
 
 // The variant compiled into namespace `isa`.
-#define MIDGRAIN_CHOICE(isa)                                             \
-    {#isa,        &isa::kTileKernels,  &isa::kPixelKernels, &isa::kRows, \
-     &isa::kPool, isa::kUpdateCentres, isa::kPackRow,       isa::kAssignWide}
+#define MIDGRAIN_CHOICE(isa)                                                                                \
+    {#isa,          &isa::kTileKernels, &isa::kPixelKernels, &isa::kRows, &isa::kPool, isa::kUpdateCentres, \
+     isa::kPackRow, isa::kAssignWide,   &isa::kMultiplyAdd}
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
@@ -90,5 +92,7 @@ AssignWide assign_wide() { return current().load()->assign_wide; }
 const RowsVariant& rows_variant() { return *current().load()->rows; }
 
 const PoolVariant& pool_variant() { return *current().load()->pool; }
+
+const MultiplyAddVariant& multiply_add_variant() { return *current().load()->multiply_add; }
 
 }  // namespace midgrain::cpu

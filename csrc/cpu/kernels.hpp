@@ -99,6 +99,10 @@ template <class T>
 void aggregate_patches(const T* maps, std::int64_t items, core::Dims cells, core::Dims grid, core::Dims size,
                        int threads, T* out);
 
+// Multiply-adds (int16 x int16 to int32, from registers) per second of all threads together, measured for `seconds`:
+// what the arithmetic of SLIC's assignment step is bounded by.
+double multiply_adds_per_second(double seconds, int threads);
+
 // Instruction sets that this build and this processor share, best first: "avx2", "baseline".
 std::span<const std::string> available_instruction_sets();
 const std::string& instruction_set();

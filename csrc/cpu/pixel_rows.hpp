@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "cpu/variants.hpp"
+
 namespace midgrain::cpu {
 
 // Linear-light sRGB of one row: out_c[i] = decode(in[i * pixel_stride + c * channel_stride] ...).
@@ -33,20 +35,7 @@ struct PixelKernels {
     FindRange find_range;
 };
 
-namespace baseline {
-extern const PixelKernels kPixelKernels;
-}
-#if defined(MIDGRAIN_HAS_X86_VARIANTS)
-namespace avx2 {
-extern const PixelKernels kPixelKernels;
-}
-namespace avx512 {
-extern const PixelKernels kPixelKernels;
-}
-namespace avx512vnni {
-extern const PixelKernels kPixelKernels;
-}
-#endif
+MIDGRAIN_DECLARE_VARIANTS(PixelKernels, kPixelKernels)
 
 // The variant in use (see instruction_set()).
 const PixelKernels& pixel_kernels();

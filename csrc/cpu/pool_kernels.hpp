@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cpu/variants.hpp"
+
 namespace midgrain::cpu {
 
 // Pixels handled at a time: values, running sums and labels of a chunk fit the first-level cache.
@@ -68,20 +70,7 @@ struct PoolVariant {
     PoolKernels<double> of_double;
 };
 
-namespace baseline {
-extern const PoolVariant kPool;
-}
-#if defined(MIDGRAIN_HAS_X86_VARIANTS)
-namespace avx2 {
-extern const PoolVariant kPool;
-}
-namespace avx512 {
-extern const PoolVariant kPool;
-}
-namespace avx512vnni {
-extern const PoolVariant kPool;
-}
-#endif
+MIDGRAIN_DECLARE_VARIANTS(PoolVariant, kPool)
 
 // The variant in use (see instruction_set()).
 const PoolVariant& pool_variant();

@@ -14,6 +14,7 @@
 
 #include "core/array_ref.hpp"
 #include "core/hd.hpp"
+#include "cpu/variants.hpp"
 
 namespace midgrain::cpu {
 
@@ -124,28 +125,9 @@ struct TileKernels {
     AssignTiles assign;
 };
 
-namespace baseline {
-extern const TileKernels kTileKernels;
-extern const UpdateCentres kUpdateCentres;
-extern const PackRow kPackRow;
-}  // namespace baseline
-#if defined(MIDGRAIN_HAS_X86_VARIANTS)
-namespace avx2 {
-extern const TileKernels kTileKernels;
-extern const UpdateCentres kUpdateCentres;
-extern const PackRow kPackRow;
-}  // namespace avx2
-namespace avx512 {
-extern const TileKernels kTileKernels;
-extern const UpdateCentres kUpdateCentres;
-extern const PackRow kPackRow;
-}  // namespace avx512
-namespace avx512vnni {
-extern const TileKernels kTileKernels;
-extern const UpdateCentres kUpdateCentres;
-extern const PackRow kPackRow;
-}  // namespace avx512vnni
-#endif
+MIDGRAIN_DECLARE_VARIANTS(TileKernels, kTileKernels)
+MIDGRAIN_DECLARE_VARIANTS(UpdateCentres, kUpdateCentres)
+MIDGRAIN_DECLARE_VARIANTS(PackRow, kPackRow)
 
 // The variant in use (see instruction_set()).
 const TileKernels& tile_kernels();

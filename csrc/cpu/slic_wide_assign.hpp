@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "cpu/variants.hpp"
+
 namespace midgrain::cpu {
 
 // Pixels that a centre can reach: index ranges [first, last) on each axis.
@@ -24,20 +26,7 @@ struct AssignWideJob {
 
 using AssignWide = void (*)(const AssignWideJob&, std::int32_t* labels, std::int64_t* best);
 
-namespace baseline {
-extern const AssignWide kAssignWide;
-}
-#if defined(MIDGRAIN_HAS_X86_VARIANTS)
-namespace avx2 {
-extern const AssignWide kAssignWide;
-}
-namespace avx512 {
-extern const AssignWide kAssignWide;
-}
-namespace avx512vnni {
-extern const AssignWide kAssignWide;
-}
-#endif
+MIDGRAIN_DECLARE_VARIANTS(AssignWide, kAssignWide)
 
 // The variant in use (see instruction_set()).
 AssignWide assign_wide();

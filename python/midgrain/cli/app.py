@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from midgrain.cli.bench import bench
 from midgrain.cli.demo import demo
 from midgrain.cli.explain import explain
 from midgrain.cli.info import info, list_methods
@@ -24,6 +25,7 @@ app.command()(demo)
 app.command()(explain)
 app.command("methods")(list_methods)
 app.command()(info)
+app.command()(bench)
 
 
 def _print_version(value: bool) -> None:

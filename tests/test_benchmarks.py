@@ -1,0 +1,108 @@
+"""The benchmark scripts run, and compare what they say they compare."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from midgrain._kernels import _cpu
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ["floors", "slic_quality", "slic_speed", "slic_stages", "swag_overhead"]
+
+pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")
+needs_sklearn = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn's photographs (extra 'bench')"
+)
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_importable(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+@pytest.mark.slow
+@needs_sklearn
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_smallest_form_prints_tables_and_writes_json(name, tmp_path) -> None:
+    done = run(f"benchmarks.{name}", "--quick", "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["environment"]["machine"]["processor"]
+    assert content["environment"]["kernels"]["instruction_set"] in _cpu.available_instruction_sets()
+    for title, rows in content["tables"].items():
+        assert f"**{title}**" in done.stdout
+        assert rows
+        assert all(list(row) == list(rows[0]) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
+def test_instructions_are_counted_and_repeat(tmp_path) -> None:
+    case = "paint, 16 planes of 224 x 224"
+    counts = []
+    for name in ("a", "b"):
+        done = run("benchmarks.instructions", case, "--json", str(tmp_path / name))
+        assert done.returncode in (0, 1), done.stderr  # 1: another compiler than the committed figures'
+        counts.append(json.loads((tmp_path / name).read_text())["instructions"]["baseline"][case])
+    assert counts[0] > 16 * 224 * 224
+    assert counts[1] == pytest.approx(counts[0], rel=1e-3)
+
+
+def test_growth_of_instructions_is_told() -> None:
+    from benchmarks.instructions import COMMITTED, cases, compare
+
+    figures = {"avx2": {"grown": 1030, "same": 1019, "fewer": 500, "new": 7}}
+    rows, grown = compare(figures, {"avx2": {"grown": 1000, "same": 1000, "fewer": 1000, "gone": 3}})
+    assert [row["change"] for row in rows] == ["+3.00%", "+1.90%", "-50.00%", "new"]
+    assert len(grown) == 1
+    assert "grown (avx2): 1000 -> 1030, +3.0%" in grown[0]
+    committed = json.loads(COMMITTED.read_text())
+    assert set(committed["instructions"]["baseline"]) == set(cases())
+
+
+@needs_sklearn
+def test_pictures_differ_and_connectedness_is_noticed() -> None:
+    from benchmarks.common import assert_connected, pictures
+
+    found = pictures(9, 1, 40, 50)
+    assert {p.shape for p in found} == {(40, 50, 3)}
+    assert len({p.tobytes() for p in found}) == 9
+    assert pictures(1, 4, 20, 30)[0].shape == (4, 20, 30, 3)
+    assert_connected(np.array([[0, 0, 1], [0, 1, 1]]))
+    with pytest.raises(AssertionError, match="superpixel 0 is in 2 pieces"):
+        assert_connected(np.array([[0, 1], [1, 0]]))
+    with pytest.raises(AssertionError, match="superpixel 1 is in 0 pieces"):
+        assert_connected(np.array([[0, 2], [0, 2]]))
+
+
+@needs_sklearn
+def test_candidates_of_a_pixel() -> None:
+    from benchmarks.floors import candidates
+
+    assert candidates(1, 1000, 1000, 100) == pytest.approx(3.6**2, rel=0.02)  # 4 per axis, less at the borders
+    assert candidates(1, 10, 10, 1) == 1
+    assert candidates(1, 4000, 4000, 40000) == pytest.approx(16, rel=0.03)
+
+
+def test_peak_of_multiply_adds_is_a_rate(instruction_set) -> None:
+    assert _cpu.multiply_adds_per_second(0.0, 2) > 1e6
+
+
+@pytest.mark.parametrize(("seconds", "threads"), [(-1.0, 1), (61.0, 1), (float("nan"), 1), (0.0, 0), (0.0, 1025)])
+def test_peak_refuses(seconds, threads) -> None:
+    with pytest.raises(ValueError, match=r"^(seconds|num_threads): "):
+        _cpu.multiply_adds_per_second(seconds, threads)
