@@ -3,18 +3,57 @@
 #pragma once
 
 #include <atomic>
-#include <barrier>
 #include <cstdint>
 #include <exception>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <thread>
-#include <vector>
 
 namespace midgrain::cpu {
 
 // Part [first, last) of n things.
 struct Share {
     std::int64_t first, last;
+};
+
+// Where the workers of one call wait for each other. A worker that comes early looks for the others for a while,
+// giving its core away in between, before it goes to sleep: to be woken takes longer than most waits here.
+class Barrier {
+public:
+    explicit Barrier(int size) : size_(size) {}
+
+    void arrive_and_wait() {
+        const std::uint32_t before = round_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            round_.fetch_add(1, std::memory_order_release);
+            round_.notify_all();
+            return;
+        }
+        for (int look = 0; look < kLooks; ++look) {
+            for (int i = 0; i < kPauses; ++i) {
+                if (round_.load(std::memory_order_acquire) != before) return;
+                pause();
+            }
+            std::this_thread::yield();
+        }
+        while (round_.load(std::memory_order_acquire) == before) round_.wait(before, std::memory_order_acquire);
+    }
+
+private:
+    // About a microsecond each on current processors, and a few hundred of them.
+    static constexpr int kPauses = 16, kLooks = 300;
+
+    static void pause() {
+#if defined(__SSE2__)
+        __builtin_ia32_pause();
+#endif
+    }
+
+    int size_;
+    std::atomic<int> arrived_{0};
+    std::atomic<std::uint32_t> round_{0};
 };
 
 // The workers of one call, as seen by one of them.
@@ -34,7 +73,7 @@ public:
 
 private:
     int size_;
-    std::barrier<> barrier_;
+    Barrier barrier_;
 };
 
 // A call's share of the machine. A call alone gets what it asks for; one that finds others running (several Python
@@ -57,6 +96,25 @@ private:
     int before_;  // threads that were already counted for the calling thread's call
 };
 
+// The helpers of one call. Each starts on a core of its own as long as there are enough: left alone, some systems
+// start a thread on its parent's core and take longer to move it than a call lasts. Once it runs, it may go to any core
+// that its parent may use.
+class Helpers {
+public:
+    Helpers();
+    Helpers(const Helpers&) = delete;
+    Helpers& operator=(const Helpers&) = delete;
+    // Waits for all of them.
+    ~Helpers();
+
+    // Starts one; false: the system refuses.
+    bool start(std::function<void()> body);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
 // Runs body(team, index) on up to `wanted` threads, the caller being number 0. Where the system refuses a thread,
 // the team is smaller. body must not throw.
 template <class Body>
@@ -69,24 +127,23 @@ void run_team(int wanted, Body&& body) {
         return;
     }
     std::atomic<int> size{0};
-    std::vector<std::thread> others;
-    others.reserve(static_cast<std::size_t>(wanted - 1));
+    Helpers helpers;
+    int started = 1;
     try {
-        for (int index = 1; index < wanted; ++index) {
-            others.emplace_back([&, index] {
-                ThreadClaim::join_team(claim.size());
-                size.wait(0);
-                body(*team, index);
-            });
+        while (started < wanted && helpers.start([&, index = started] {
+            ThreadClaim::join_team(claim.size());
+            size.wait(0);
+            body(*team, index);
+        })) {
+            ++started;
         }
     } catch (const std::exception&) {
-        // No more threads or memory to be had: those that did start make up the team.
+        // No more memory to be had: those that did start make up the team.
     }
-    team.emplace(static_cast<int>(others.size()) + 1);
-    size = team->size();
+    team.emplace(started);
+    size = started;
     size.notify_all();
     body(*team, 0);
-    for (auto& thread : others) thread.join();
 }
 
 // Workers worth starting: at most `threads`, at most one per `grain` units of work, at least one.
