@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from scipy import ndimage
 
 import midgrain as mg
 from midgrain._kernels import cpu
-from midgrain.cli.timing import machine
+from midgrain.cli.timing import machine, race, summary
 
 COMPACTNESS = 10.0
 ITERATIONS = 10
@@ -83,6 +83,13 @@ def pictures(count: int, frames: int, height: int, width: int) -> list[np.ndarra
             picture = np.stack([picture[:, t : t + width] for t in range(frames)])
         result.append(np.array(picture))  # contiguous and writable, as torch wants it
     return result
+
+
+def race_calls(contestants: Mapping[str, Sequence[Callable[[], Any]]], seconds: float) -> dict[str, dict[str, float]]:
+    """The summary of each contestant's times; a contestant is a list of calls, one per input."""
+    number = len(next(iter(contestants.values())))
+    by_index = {name: (lambda index, calls=calls: calls[index]()) for name, calls in contestants.items()}
+    return {name: summary(times, number) for name, times in race(by_index, range(number), seconds).items()}
 
 
 def slope(picture: np.ndarray) -> np.ndarray:

@@ -15,17 +15,19 @@ import torch
 import torch.nn.functional as F
 
 import midgrain as mg
-from benchmarks.common import photographs, pictures_or_clips, race, report
+from benchmarks.common import parser, pictures, race_calls, report
 
-# name, frames, height, width, cells, grid, patches at a time, repeats over all inputs
+# name, frames, height, width, cells, grid, patches at a time
 CASES = [
-    ("224 x 224, 7 x 7 doubled: all 64 patches", 1, 224, 224, (7, 7), (8, 8), 64, 10),
-    ("224 x 224, 7 x 7 doubled: 8 patches", 1, 224, 224, (7, 7), (8, 8), 8, 40),
-    ("299 x 299, 8 x 8 doubled: all 81 patches", 1, 299, 299, (8, 8), (9, 9), 81, 6),
-    ("480 x 640, 15 x 20 doubled: 16 of 336 patches", 1, 480, 640, (15, 20), (16, 21), 16, 10),
-    ("16 x 112 x 112, 2 x 7 x 7, no temporal jitter: 8 of 64", 16, 112, 112, (2, 7, 7), (1, 8, 8), 8, 10),
-    ("16 x 112 x 112, 2 x 7 x 7 doubled: 8 of 192", 16, 112, 112, (2, 7, 7), (3, 8, 8), 8, 10),
+    ("224 x 224, 7 x 7 doubled: all 64 patches", 1, 224, 224, (7, 7), (8, 8), 64),
+    ("224 x 224, 7 x 7 doubled: 8 patches", 1, 224, 224, (7, 7), (8, 8), 8),
+    ("299 x 299, 8 x 8 doubled: all 81 patches", 1, 299, 299, (8, 8), (9, 9), 81),
+    ("480 x 640, 15 x 20 doubled: 16 of 336 patches", 1, 480, 640, (15, 20), (16, 21), 16),
+    ("16 x 112 x 112, 2 x 7 x 7, no temporal jitter: 8 of 64", 16, 112, 112, (2, 7, 7), (1, 8, 8), 8),
+    ("16 x 112 x 112, 2 x 7 x 7 doubled: 8 of 192", 16, 112, 112, (2, 7, 7), (3, 8, 8), 8),
 ]
+
+SECONDS = 4.0  # per size
 
 
 def enlarged(images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -71,11 +73,18 @@ def torch_mean(maps: torch.Tensor, grid: Sequence[int], size: Sequence[int]) -> 
 
 
 def row(
-    case: str, frames: int, height: int, width: int, cells: Sequence[int], grid: Sequence[int], count: int, repeats: int
+    seconds: float,
+    case: str,
+    frames: int,
+    height: int,
+    width: int,
+    cells: Sequence[int],
+    grid: Sequence[int],
+    count: int,
 ) -> dict[str, Any]:
     """Times of one size."""
-    pictures = pictures_or_clips(list(photographs().values())[:3], frames, height, width)
-    inputs = [(torch.from_numpy(p).movedim(-1, 0)[None] / 255).contiguous() for p in pictures]
+    found = pictures(3, frames, height, width)
+    inputs = [(torch.from_numpy(p).movedim(-1, 0)[None] / 255).contiguous() for p in found]
     size = inputs[0].shape[2:]
     start = 0 if count == math.prod(grid) else (math.prod(grid) - count) // 2
     generator = torch.Generator().manual_seed(0)
@@ -94,28 +103,28 @@ def row(
             for x in inputs
         ]
 
-    patches = race(
+    patches = race_calls(
         {
             "one": extractions(1),
             "two": extractions(2),
             "torch": [lambda x=x: torch_patches(x, cells, grid, start, count) for x in inputs],
         },
-        repeats,
+        seconds,
     )
-    means = race(
+    means = race_calls(
         {
             "ours": [lambda m=m: mg.ops.aggregate_patches(m, grid, size=size) for m in maps],
             "torch": [lambda m=m: torch_mean(m, grid, size) for m in maps],
         },
-        5 * repeats,
+        seconds / 4,
     )
-    one, two, torch_ms = (patches[name]["median"] for name in ("one", "two", "torch"))
-    mean, torch_mean_ms = means["ours"]["median"], means["torch"]["median"]
+    one, two, torch_ms = (patches[name]["fastest"] for name in ("one", "two", "torch"))
+    mean, torch_mean_ms = means["ours"]["fastest"], means["torch"]["fastest"]
     return {
         "size, cells": case,
         "1 thread [ms]": one,
         "2 threads [ms]": two,
-        "min .. max, 2 threads": f"{patches['two']['min']:.3g} .. {patches['two']['max']:.3g}",
+        "10 % .. 90 %, 2 threads": f"{patches['two']['p10']:.3g} .. {patches['two']['p90']:.3g}",
         "torch [ms]": torch_ms,
         "ratio, 1 thread": torch_ms / one,
         "ratio, 2 threads": torch_ms / two,
@@ -125,7 +134,16 @@ def row(
     }
 
 
+def main() -> None:
+    """Time all sizes, or the second one only."""
+    arguments = parser("patches_speed", __doc__).parse_args()
+    cases, seconds = (CASES[1:2], 0.0) if arguments.quick else (CASES, SECONDS)
+    note = (
+        "Medians over the inputs of each one's fastest run; torch and both aggregations have "
+        f"{torch.get_num_threads()} threads."
+    )
+    report(arguments, {"Patches": [row(seconds, *case) for case in cases]}, [note])
+
+
 if __name__ == "__main__":
-    rows = [row(*case) for case in CASES]
-    note = f"Medians; torch and both aggregations have {torch.get_num_threads()} threads."
-    report("patches_speed", list(rows[0]), rows, note)
+    main()

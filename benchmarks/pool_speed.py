@@ -13,15 +13,16 @@ import torch
 from scipy import ndimage
 
 import midgrain as mg
-from benchmarks.common import photographs, race, report, resized
+from benchmarks.common import parser, photographs, race_calls, report, resized
 
-# name, channels, side, wanted superpixels, repeats over all inputs
+# name, channels, side, wanted superpixels
 CASES = [
-    ("1 x 224 x 224", 1, 224, 300, 40),
-    ("64 x 224 x 224", 64, 224, 300, 4),
-    ("512 x 56 x 56", 512, 56, 100, 8),
-    ("2048 x 7 x 7", 2048, 7, 10, 40),
+    ("1 x 224 x 224", 1, 224, 300),
+    ("64 x 224 x 224", 64, 224, 300),
+    ("512 x 56 x 56", 512, 56, 100),
+    ("2048 x 7 x 7", 2048, 7, 10),
 ]
+SECONDS = 1.0  # per operation
 OPERATIONS = ("sum", "mean", "max", "std", "paint", "sum, backward", "mean, backward", "max, backward")
 
 Calls = dict[str, list[Callable[[], Any]]]
@@ -119,7 +120,7 @@ def backward(item: Input, reduce: str) -> dict[str, Callable[[], Any]]:
     return calls
 
 
-def rows(case: str, channels: int, side: int, wanted: int, repeats: int) -> list[dict[str, Any]]:
+def rows(seconds: float, case: str, channels: int, side: int, wanted: int) -> list[dict[str, Any]]:
     """Times of one size: both layouts, every operation, one row per contestant."""
     rng = np.random.default_rng(0)
     maps = [mg.slic(resized(photo, side, side), wanted) for photo in list(photographs().values())[:5]]
@@ -141,31 +142,37 @@ def rows(case: str, channels: int, side: int, wanted: int, repeats: int) -> list
                     assert same, f"{operation}: {name} differs"
             # So that the first contestant is not alone in waiting for memory.
             touch = [lambda item=item: (item.values.max(), item.labels.max()) for item in items]
-            times = race({"touch": touch, **calls}, repeats)
+            times = race_calls({"touch": touch, **calls}, seconds)
             peers = [name for name in calls if name not in ("one", "two")] or [None]
             for peer in peers:
-                theirs = times[peer]["median"] if peer else None
+                theirs = times[peer]["fastest"] if peer else None
                 found.append(
                     {
                         "values": case,
                         "channels": "last" if last else "first",
                         "operation": operation,
-                        "1 thread [ms]": times["one"]["median"],
-                        "2 threads [ms]": times["two"]["median"],
+                        "1 thread [ms]": times["one"]["fastest"],
+                        "2 threads [ms]": times["two"]["fastest"],
                         "peer": peer or "-",
                         "peer [ms]": theirs or "-",
-                        "ratio, 1 thread": theirs / times["one"]["median"] if theirs else "-",
+                        "ratio, 1 thread": theirs / times["one"]["fastest"] if theirs else "-",
                     }
                 )
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Time all sizes, or the smallest."""
+    arguments = parser("pool_speed", __doc__).parse_args()
     torch.set_num_threads(1)
-    table = [row for case in CASES for row in rows(*case)]
-    report(
-        "pool_speed",
-        list(table[0]),
-        table,
-        "Medians; float32; the peers have one thread, midgrain takes a second where there is work for it.",
+    cases, seconds = (CASES[-1:], 0.0) if arguments.quick else (CASES, SECONDS)
+    table = [row for case in cases for row in rows(seconds, *case)]
+    note = (
+        "Medians over the inputs of each one's fastest run; float32; peers have one thread, midgrain takes a second "
+        "where there is work for it."
     )
+    report(arguments, {"Pooling and painting": table}, [note])
+
+
+if __name__ == "__main__":
+    main()

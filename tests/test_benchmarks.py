@@ -15,7 +15,16 @@ import pytest
 from midgrain._kernels import _cpu
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ["floors", "slic_quality", "slic_speed", "slic_stages", "swag_overhead"]
+SCRIPTS = [
+    "connectivity_speed",
+    "floors",
+    "patches_speed",
+    "pool_speed",
+    "slic_quality",
+    "slic_speed",
+    "slic_stages",
+    "swag_overhead",
+]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")
 needs_sklearn = pytest.mark.skipif(

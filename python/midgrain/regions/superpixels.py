@@ -23,6 +23,9 @@ SuperpixelChoice: TypeAlias = str | Tensor | np.ndarray[Any, Any] | Callable[[An
 _SOURCES = ("image", "gradient", "image+gradient")
 # Thesis defaults: 3.6.7 for images of 224 x 224, 4.4 for clips of 16 x 112 x 112.
 _DEFAULT_COUNT = {2: 300, 3: 120}
+# Pixels of a batch below which one thread makes the superpixels: for some milliseconds after the network's last
+# operation torch's own threads keep the other cores busy waiting for the next one.
+_PIXELS_FOR_THREADS = 1 << 20
 # Small pictures get fewer superpixels by default, so that each has some pixels to average over.
 _MIN_DEFAULT_PIXELS = 16
 
@@ -125,6 +128,7 @@ class Superpixels:
             max_num_iter=options.max_num_iter,
             spacing=options.spacing,
             min_size_factor=options.min_size_factor,
+            num_threads=1 if gradient.numel() < _PIXELS_FOR_THREADS else None,
         )
         return Segmentation(labels, counts)
 
