@@ -103,7 +103,8 @@ void aggregate_patches(const T* maps, std::int64_t items, core::Dims cells, core
 // what the arithmetic of SLIC's assignment step is bounded by.
 double multiply_adds_per_second(double seconds, int threads);
 
-// Instruction sets that this build and this processor share, best first: "avx2", "baseline".
+// Instruction sets that this build and this processor share, best first: of "avx512vnni", "avx512", "avx2" and
+// "baseline".
 std::span<const std::string> available_instruction_sets();
 const std::string& instruction_set();
 // Throws std::invalid_argument for a name that is not available.

@@ -34,7 +34,7 @@ private:
     // What one worker alone writes, on cache lines of its own.
     struct alignas(64) Worker {
         std::int64_t* sums;        // [count, sum_width]
-        std::int32_t* candidates;  // [count + kMaxLanes]
+        std::int32_t* candidates;  // [count] and room for whole vectors and tables
         CellRange* reach[3];       // [z], [tiles_y], [tiles_x]
         std::int32_t* lowest;      // [channels], of the quantised features
         std::int32_t* highest;     // [channels]

@@ -33,10 +33,9 @@ public:
 
     // The smallest kept block of at least `bytes`, or a new one.
     Block acquire(std::size_t bytes) {
-        {
-            const std::unique_lock lock(guard_, std::try_to_lock);
+        if (const std::unique_lock lock(guard_, std::try_to_lock); lock) {
             auto best = free_.end();
-            for (auto block = free_.begin(); lock && block != free_.end(); ++block) {
+            for (auto block = free_.begin(); block != free_.end(); ++block) {
                 if (block->size >= bytes && (best == free_.end() || block->size < best->size)) best = block;
             }
             if (best != free_.end()) {
@@ -55,13 +54,11 @@ public:
     }
 
     void release(Block block) noexcept {
-        {
-            const std::unique_lock lock(guard_, std::try_to_lock);
-            if (lock && kept_ + block.size <= kMostKept && free_.size() < free_.capacity()) {
-                free_.push_back(block);
-                kept_ += block.size;
-                return;
-            }
+        if (const std::unique_lock lock(guard_, std::try_to_lock);
+            lock && kept_ + block.size <= kMostKept && free_.size() < free_.capacity()) {
+            free_.push_back(block);
+            kept_ += block.size;
+            return;
         }
         ::operator delete(block.data, std::align_val_t{kHugePage});
     }
