@@ -182,8 +182,8 @@ CASES = {
     "channel_axis": (lambda: mg.ops.slic_pictures(IMAGES, 4, channel_axis=2), ValueError, "channel_axis: expected 1"),
     "no pixels": (lambda: mg.ops.slic_pictures(IMAGES[..., :0], 4), ValueError, "images: expected no empty axis"),
     "int images": (lambda: mg.ops.slic_pictures(IMAGES.astype(int), 4), TypeError, "images: expected uint8 or floats"),
-    "nan": (lambda: mg.ops.slic_pictures(bad(IMAGES, np.nan), 4), ValueError, "image: expected finite .* item 1"),
-    "inf": (lambda: mg.ops.slic_pictures(bad(IMAGES, np.inf), 4), ValueError, "image: expected finite .* item 1"),
+    "nan": (lambda: mg.ops.slic_pictures(bad(IMAGES, np.nan), 4), ValueError, "images: expected finite .* item 1"),
+    "inf": (lambda: mg.ops.slic_pictures(bad(IMAGES, np.inf), 4), ValueError, "images: expected finite .* item 1"),
     "gradient shape": (
         lambda: mg.ops.slic_pictures(IMAGES, 4, gradient=GRADIENT[:, :7]),
         ValueError,

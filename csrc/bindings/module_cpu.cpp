@@ -152,14 +152,14 @@ void slic_pictures(const std::optional<py::object>& rgb_in, bool channels_last, 
                    const std::array<double, 2>& weights, std::int64_t n_segments, std::int64_t max_num_iter,
                    const std::array<double, 3>& spacing, std::int64_t min_size, py::handle labels_out,
                    py::handle counts_out, std::int64_t num_threads) {
-    if (!rgb_in && !gradient_in) throw py::value_error("image: expected an image, a gradient or both, got neither");
+    if (!rgb_in && !gradient_in) throw py::value_error("images: expected images, a gradient or both, got neither");
     cpu::Pictures pictures{};
     std::optional<ArrayView> rgb, gradient;
     if (rgb_in) {
-        rgb.emplace(*rgb_in, "image", 5, std::initializer_list<Element>{Element::kUInt8, Element::kFloat32}, false);
+        rgb.emplace(*rgb_in, "images", 5, std::initializer_list<Element>{Element::kUInt8, Element::kFloat32}, false);
         pictures.dims = item_dims(*rgb, channels_last ? 1 : 2);
         pictures.items = rgb->shape(0);
-        if (rgb->shape(channels_last ? 4 : 1) != 3) throw py::value_error("image: expected 3 channels");
+        if (rgb->shape(channels_last ? 4 : 1) != 3) throw py::value_error("images: expected 3 channels");
         set_colours(*rgb, channels_last, pictures);
         copy_numbers(scale, "scale", pictures.scale);
         copy_numbers(offset, "offset", pictures.offset);
@@ -328,7 +328,7 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("slic", &slic, py::arg("features"), py::arg("weights"), py::arg("ranges"), py::arg("n_segments"),
                py::arg("max_num_iter"), py::arg("spacing"), py::arg("min_size"), py::arg("labels"), py::arg("counts"),
                py::arg("num_threads"));
-    module.def("slic_pictures", &slic_pictures, py::arg("image"), py::arg("channels_last"), py::arg("scale"),
+    module.def("slic_pictures", &slic_pictures, py::arg("images"), py::arg("channels_last"), py::arg("scale"),
                py::arg("offset"), py::arg("gradient"), py::arg("weights"), py::arg("n_segments"),
                py::arg("max_num_iter"), py::arg("spacing"), py::arg("min_size"), py::arg("labels"), py::arg("counts"),
                py::arg("num_threads"));

@@ -154,7 +154,7 @@ void cluster_pictures(const Pictures& pictures, std::int64_t item, const SlicPar
         }
     }
     if (!finite) {
-        throw InvalidValue("image: expected finite values, got NaN or infinity in item " + std::to_string(item));
+        throw InvalidValue("images: expected finite values, got NaN or infinity in item " + std::to_string(item));
     }
 }
 

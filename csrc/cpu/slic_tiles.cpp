@@ -246,13 +246,15 @@ template <int kPairs>
     }
 }
 
-// Writes down the candidates whose bits are set; not if they are more than fit.
-void remember(const std::int32_t* candidates, std::uint32_t used, TileState& state) {
+// Adds the candidates whose bits are set to the owners; if they are more than fit, no owner is known. Returns whether
+// they fit.
+bool remember(const std::int32_t* candidates, std::uint32_t used, TileState& state) {
     if (__builtin_popcount(used) > kMaxOwners - state.owner_count) {
-        state.owner_count = -1;
-        return;
+        state.owner_count = 0;
+        return false;
     }
     for (; used != 0; used &= used - 1) state.owners[state.owner_count++] = candidates[__builtin_ctz(used)];
+    return true;
 }
 
 // The same for more candidates than a word has bits.
@@ -322,14 +324,9 @@ void describe(const AssignTilesJob& job, const std::int32_t* features, std::int3
             used[0] |= choose(first, bit, Unsigned{});
             used[1] |= choose(first, Unsigned{}, bit);
         }
-        remember(job.candidates + 32, any_bit(used[1]), state);
-        if (state.owner_count < 0) {
-            state.owner_count = 0;
-            return;
-        }
+        if (!remember(job.candidates + 32, any_bit(used[1]), state)) return;
     }
     remember(job.candidates, any_bit(used[0]), state);
-    if (state.owner_count < 0) state.owner_count = 0;
 }
 
 template <int kPairs>

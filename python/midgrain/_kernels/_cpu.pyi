@@ -16,7 +16,7 @@ def slic(
     num_threads: int,
 ) -> None: ...
 def slic_pictures(
-    image: Any,
+    images: Any,
     channels_last: bool,
     scale: list[float],
     offset: list[float],
