@@ -9,6 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import midgrain as mg
+
+#: All methods but one that needs a network ending in a linear layer over its channels' means.
+METHODS = tuple(name for name in mg.methods() if name != "saliency-tubes")
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOL = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}

@@ -20,7 +20,7 @@ from PIL import Image
 import midgrain as mg
 from midgrain import drawing, plots
 from midgrain.maps import min_max
-from models_for_tests import SPATIAL, batch_for, tiny_net
+from models_for_tests import METHODS, SPATIAL, batch_for, tiny_net
 from models_for_tests import one_thread as one_thread
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["image", "clip"])
@@ -51,7 +51,7 @@ def test_it_cannot_be_changed() -> None:
 
 
 @DIMS
-@pytest.mark.parametrize("name", mg.methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_normalised_maps_span_0_to_1_per_sample(name, dims) -> None:
     explanation = explain(name, dims)
     normalised = explanation.normalised()
@@ -102,7 +102,7 @@ def test_overlay_blends_and_outlines(dims) -> None:
 
 
 @DIMS
-@pytest.mark.parametrize("name", mg.methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_overlays_have_the_pictures_size_and_type(name, dims) -> None:
     overlay = explain(name, dims).overlay(np.int64(1))
     assert overlay.dtype == np.uint8

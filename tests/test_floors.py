@@ -33,6 +33,7 @@ FLOORS = (
     {"explanation"},
     {"plots"},
     {"scorers"},
+    {"network"},
     {"driver"},
     {"ops"},
     {"_kernels"},

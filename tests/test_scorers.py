@@ -10,7 +10,7 @@ from torch import nn
 
 import midgrain as mg
 from midgrain.scorers import SCORERS, make_scorer
-from models_for_tests import SPATIAL, batch_for, relative_deviation, tiny_net
+from models_for_tests import METHODS, SPATIAL, batch_for, relative_deviation, tiny_net
 from models_for_tests import one_thread as one_thread
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["images", "clips"])
@@ -165,7 +165,7 @@ SETTINGS = {
 
 @DIMS
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", mg.methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_in_every_setting(name, setting, dims) -> None:
     prepare, context = SETTINGS[setting]
     model, x = prepare(tiny_net(dims), batch_for(dims))
@@ -202,7 +202,7 @@ def test_half_precision_that_overflows_is_refused() -> None:
         mg.explainer("vanilla", model)(torch.full((1, 3, 24, 32), 2.0).half())
 
 
-@pytest.mark.parametrize("name", mg.methods())
+@pytest.mark.parametrize("name", METHODS)
 def test_another_default_dtype_changes_nothing(name) -> None:
     model, x = tiny_net(), batch_for()
     expected = heatmap(name, x, model)

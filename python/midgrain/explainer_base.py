@@ -101,6 +101,7 @@ class ScorerExplainer(Explainer):
             method=self.name,
             target=score.result.target,
             outputs=score.result.outputs,
+            cam=score.cam,
             image=to_uint8(self.rgb(x)),
         )
 

@@ -24,7 +24,7 @@ __all__ = ["Explanation"]
 
 _FORMAT = "midgrain-explanation"
 _FORMAT_VERSION = 1
-_ARRAYS = ("heatmap", "segments", "scores", "counts", "target", "outputs", "image")
+_ARRAYS = ("heatmap", "segments", "scores", "counts", "target", "outputs", "cam", "image")
 _PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg", ".pdf"})
 
 
@@ -40,6 +40,8 @@ class Explanation:
         counts: int32 [B], superpixels per sample; None without regions.
         target: int64 [B], the classes explained; None where a callable picked the score.
         outputs: the model's logits [B, classes] from the same pass; None where it returned something else.
+        cam: of a class activation map, the raw map before it was resized, float32 [B, h, w] or [B, t, h, w]; None for
+            other methods, and where several layers were fused.
         image: the input as uint8 RGB [B, *S, 3], for drawing; None where it is no colour or grey picture.
     """
 
@@ -50,6 +52,7 @@ class Explanation:
     counts: Tensor | None = None
     target: Tensor | None = None
     outputs: Tensor | None = None
+    cam: Tensor | None = None
     image: Tensor | None = None
 
     def __len__(self) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from midgrain.cams import CAMS, make_map_scorer
 from midgrain.explainer_base import Explainer, ScorerExplainer
 from midgrain.regions.swag import SWAG
-from midgrain.scorers import SCORERS, make_scorer
+from midgrain.scorers import SCORERS
 
 __all__ = ["explainer", "methods"]
 
@@ -27,6 +28,7 @@ def methods() -> dict[str, str]:
         True
     """
     lines = {name: line for name, (_, line) in _SWAG_VARIANTS.items()}
+    lines |= {name: line for name, (_, line) in CAMS.items()}
     return lines | {name: line for name, (_, line) in SCORERS.items()}
 
 
@@ -54,7 +56,7 @@ def explainer(name: str, model: Any, **options: Any) -> Explainer:
         if "superpixels" in options:
             raise TypeError(f"superpixels: {name!r} fixes them; use midgrain.SWAG to choose")
         return SWAG(model, _SWAG_VARIANTS[name][0], **options)
-    if name in SCORERS:
+    if name in CAMS or name in SCORERS:
         normalisation = {key: options.pop(key) for key in ("mean", "std") if key in options}
-        return ScorerExplainer(name, model, make_scorer(name, **options), **normalisation)
+        return ScorerExplainer(name, model, make_map_scorer(name, **options), **normalisation)
     raise ValueError(f"name: expected one of {', '.join(methods())}, got {name!r}")

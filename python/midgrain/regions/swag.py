@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from midgrain import ops
+from midgrain.cams import make_map_scorer
 from midgrain.driver import Target
 from midgrain.explainer_base import Explainer, check_scores, to_uint8
 from midgrain.explanation import Explanation
 from midgrain.regions.superpixels import Pictures, Segmentation, SlicOptions, SuperpixelChoice, Superpixels
-from midgrain.scorers import Scorer, ScorerFunction, make_scorer
+from midgrain.scorers import Scorer, ScorerFunction
 
 __all__ = ["SWAG"]
 
@@ -73,7 +74,7 @@ class SWAG(Explainer):
         super().__init__(model, mean=mean, std=std)
         options = SlicOptions(n_segments, compactness, gradient_compactness, max_num_iter, spacing, min_size_factor)
         self.superpixels = Superpixels(superpixels, options)
-        self.scorer = make_scorer(scorer)
+        self.scorer = make_map_scorer(scorer)
         if reduce not in ops.REDUCTIONS:
             raise ValueError(f"reduce: expected one of {', '.join(ops.REDUCTIONS)}, got {reduce!r}")
         self.reduce = reduce

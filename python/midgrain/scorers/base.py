@@ -25,6 +25,8 @@ class Score:
     #: float32 [B, H, W] or [B, T, H, W].
     map: Tensor
     result: Pass
+    #: Of a class activation map, the map at its layer's size [B, *m].
+    cam: Tensor | None = None
 
 
 @runtime_checkable

@@ -1,0 +1,54 @@
+"""Class activation maps. `make_cam` turns a name into one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from midgrain.cams.activation import EigenCAM, ReluActivation, SaliencyTubes
+from midgrain.cams.base import CAM
+from midgrain.cams.gradient import ActGradCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
+from midgrain.scorers import Scorer, ScorerFunction, make_scorer
+
+__all__ = ["CAM", "CAMS", "make_cam", "make_map_scorer"]
+
+#: Name -> (class, one line).
+CAMS: dict[str, tuple[Callable[..., CAM], str]] = {
+    "gradcam": (GradCAM, "Grad-CAM: channels weighted by their mean gradient"),
+    "gradcam++": (GradCAMPlusPlus, "Grad-CAM++: by their weighted positive gradients"),
+    "xgradcam": (XGradCAM, "XGrad-CAM: by their gradient where they are active"),
+    "act-gradcam": (ActGradCAM, "Act-Grad-CAM (Grad-AMap-CAM): by their mean activation times gradient"),
+    "layercam": (LayerCAM, "LayerCAM: activations times positive gradients, position by position"),
+    "hirescam": (HiResCAM, "HiResCAM: activations times gradients, position by position"),
+    "eigencam": (EigenCAM, "Eigen-CAM: first principal component of the activations, blind to the class"),
+    "relu-activation": (ReluActivation, "sum of the positive activations, blind to the class"),
+    "saliency-tubes": (SaliencyTubes, "Saliency Tubes: channels weighted by the linear layer's weights"),
+}
+
+
+def make_cam(name: str, **options: Any) -> CAM:
+    """A class activation map from its name.
+
+    Raises:
+        TypeError: options that it does not have.
+        ValueError: an unknown name, or options out of range.
+    """
+    if name not in CAMS:
+        raise ValueError(f"name: expected one of {', '.join(CAMS)}, got {name!r}")
+    factory = CAMS[name][0]
+    unknown = options.keys() - inspect.signature(factory).parameters.keys()
+    if unknown:
+        raise TypeError(f"{name!r} has no option {', '.join(sorted(unknown))}")
+    return factory(**options)
+
+
+def make_map_scorer(scorer: str | Scorer | ScorerFunction, **options: Any) -> Scorer:
+    """A scorer from the name of a class activation map or of a pixel scorer, or from a callable, see `make_scorer`.
+
+    Raises:
+        TypeError, ValueError: see `make_scorer` and `make_cam`.
+    """
+    if isinstance(scorer, str) and scorer in CAMS:
+        return make_cam(scorer, **options)
+    return make_scorer(scorer, **options)

@@ -1,0 +1,137 @@
+"""What all class activation maps share: finding their layers, running the network, resizing their maps."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from midgrain.cams.layers import Layer, Reshape, last_spatial_site, named_site
+from midgrain.driver import Pass, Target
+from midgrain.maps import min_max
+from midgrain.network.capture import Capture, Site, capture
+from midgrain.network.modules import unwrapped
+from midgrain.network.trace import Trace, trace
+from midgrain.scorers.base import Score
+
+__all__ = ["CAM", "FormulaCAM", "LayerMaps", "merged", "resize_maps"]
+
+
+@dataclass(frozen=True)
+class LayerMaps:
+    """Class activation maps as the layers have them, and the pass that made them."""
+
+    #: Per layer float32 [B, *m].
+    maps: tuple[Tensor, ...]
+    result: Pass
+
+
+class CAM:
+    """A class activation map: a scorer of pixels that looks at a layer.
+
+    Args:
+        layer: None finds the last spatial layer; a module or its dotted name is taken; of several, the maps are
+            resized, each rescaled to 0 .. 1, and averaged.
+        reshape: a callable from the layer's output to maps [B, K, h, w] ([B, K, t, h, w] for clips), where they are
+            not recognised: [B, K, *s], [B, *s, K] and tokens [B, N, K] are.
+    """
+
+    def __init__(self, layer: Layer | Sequence[Layer] | None = None, reshape: Reshape | None = None):
+        if reshape is not None and not callable(reshape):
+            raise TypeError(f"reshape: expected a callable, got {type(reshape).__name__}")
+        if reshape is not None and layer is None:
+            raise ValueError("reshape: it goes with a layer; pass layer= too")
+        if layer is None or isinstance(layer, str | nn.Module):
+            self.layers: tuple[Layer, ...] | None = None if layer is None else (layer,)
+        elif isinstance(layer, Sequence) and all(isinstance(one, str | nn.Module) for one in layer):
+            self.layers = tuple(layer)
+            if not self.layers:
+                raise ValueError("layer: expected at least one layer, got an empty sequence")
+        else:
+            raise TypeError(f"layer: expected None, a module, its dotted name or several, got {type(layer).__name__}")
+        self.reshape = reshape
+        self._found: dict[tuple[int, ...], _Found] = {}
+
+    def score(self, model: Any, x: Tensor, target: Target) -> Score:
+        """The maps resized to the input, [B, *S]."""
+        made = self.layer_maps(model, x, target)
+        cam = made.maps[0] if len(made.maps) == 1 else None
+        return Score(merged(made.maps, x.shape[2:]), made.result, cam)
+
+    def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
+        """The maps of each layer at its own size."""
+        raise NotImplementedError
+
+    def sites(self, model: nn.Module, x: Tensor, target: Target) -> tuple[Site, ...]:
+        """Where the layers' outputs are caught, found at the first input of a shape.
+
+        Raises:
+            TypeError, ValueError: see `named_site` and `last_spatial_site`.
+        """
+        return self._find(model, x, target).sites
+
+    def trace(self, model: nn.Module, x: Tensor, target: Target) -> Trace:
+        """The network's calls for inputs of this shape."""
+        return self._find(model, x, target).trace
+
+    def _find(self, model: nn.Module, x: Tensor, target: Target) -> _Found:
+        key = tuple(x.shape[1:])
+        found = self._found.get(key)
+        if found is None or found.model() is not model:
+            calls = trace(model, x[:1])
+            if self.layers is None:
+                sites: tuple[Site, ...] = (last_spatial_site(model, x, calls, target),)
+            else:
+                sites = tuple(named_site(model, x, calls, layer, self.reshape) for layer in self.layers)
+            found = self._found[key] = _Found(weakref.ref(model), sites, calls)
+        return found
+
+
+@dataclass(frozen=True)
+class _Found:
+    model: weakref.ref[nn.Module]
+    sites: tuple[Site, ...]
+    trace: Trace
+
+
+class FormulaCAM(CAM):
+    """A map that is a formula of a layer's activations and gradients."""
+
+    #: Does the formula use gradients?
+    backward = True
+
+    def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
+        """One forward pass, and a backward pass only as far as the layers."""
+        network = unwrapped(model)
+        seen = capture(network, x, target, self.sites(network, x, target), backward=self.backward)
+        return LayerMaps(self.formulas(seen), seen.result)
+
+    def formulas(self, seen: Capture) -> tuple[Tensor, ...]:
+        """The formula for every layer of a capture."""
+        gradients = seen.gradients or [None] * len(seen.activations)
+        return tuple(
+            self.formula(activations, gradient)
+            for activations, gradient in zip(seen.activations, gradients, strict=True)
+        )
+
+    def formula(self, activations: Tensor, gradients: Any) -> Tensor:
+        """Float32 [B, K, *m] twice (gradients None where `backward` is False) -> [B, *m]."""
+        raise NotImplementedError
+
+
+def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """[B, *m] -> [B, *size], bilinear (trilinear for clips) without aligned corners."""
+    mode = "bilinear" if maps.ndim == 3 else "trilinear"
+    with torch.autocast(maps.device.type, enabled=False):
+        return F.interpolate(maps[:, None], tuple(size), mode=mode, align_corners=False)[:, 0]
+
+
+def merged(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """One map resized, or the mean of several resized and rescaled to 0 .. 1."""
+    resized = [resize_maps(each, size) for each in maps]
+    return resized[0] if len(resized) == 1 else torch.stack([min_max(each) for each in resized]).mean(0)

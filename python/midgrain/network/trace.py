@@ -1,0 +1,140 @@
+"""Which modules a network calls, in what order, and what shapes they return."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils.weak import WeakTensorKeyDictionary
+
+__all__ = ["Call", "Trace", "hooked", "replaced", "tensors_of", "trace"]
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of one module."""
+
+    name: str
+    module: nn.Module
+    #: Which call of this module it is, from 0 on.
+    index: int
+    #: The call that it was made in; None for the network's own.
+    parent: Call | None
+    #: Ticks of the trace's clock, which goes on by one whenever a module is called or returns.
+    begin: int
+    end: int = 0
+    #: Shapes of the tensors returned, in the order of `tensors_of`.
+    shapes: tuple[tuple[int, ...], ...] = ()
+    #: For each of them the call that returned it first: another one where a module hands on what it got.
+    makers: tuple[Call, ...] = field(default=(), repr=False)
+
+    @property
+    def ancestors(self) -> Iterator[Call]:
+        """The calls that it was made in, innermost first."""
+        call = self.parent
+        while call is not None:
+            yield call
+            call = call.parent
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A forward pass: its calls in the order in which they returned (the network itself last), and what it gave."""
+
+    calls: tuple[Call, ...]
+    outputs: Any
+
+    def of(self, module: nn.Module) -> list[Call]:
+        """The calls of one module."""
+        return [call for call in self.calls if call.module is module]
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors in what a module returned: a tensor, or tuples, lists and dictionaries of them."""
+    if isinstance(output, Tensor):
+        return [output]
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+@contextmanager
+def hooked(
+    modules: Iterable[nn.Module],
+    *,
+    before: Callable[[nn.Module], None] | None = None,
+    after: Callable[[nn.Module, Any], Any] | None = None,
+) -> Iterator[None]:
+    """Call `before(module)` and `after(module, output)` around every call of these modules by this thread.
+
+    What `after` returns, unless None, goes on instead of the output. Other threads that run the same network are
+    left alone. The hooks are gone afterwards, also after an exception.
+    """
+    thread = threading.get_ident()
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if before is not None and threading.get_ident() == thread:
+            before(module)
+
+    def leave(module: nn.Module, _: Any, output: Any) -> Any:
+        return after(module, output) if after is not None and threading.get_ident() == thread else None
+
+    with ExitStack() as stack:
+        for module in modules:
+            if before is not None:
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+            if after is not None:
+                stack.callback(module.register_forward_hook(leave).remove)
+        yield
+
+
+def trace(model: nn.Module, x: Tensor) -> Trace:
+    """Run the network once without gradients and note its calls; call it inside `driver.preserved`.
+
+    Args:
+        model: an unwrapped network.
+        x: its input; one sample is enough.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    numbers: dict[nn.Module, int] = {}
+    running: list[Call] = []
+    calls: list[Call] = []
+    makers = WeakTensorKeyDictionary()
+    clock = 0
+
+    def enter(module: nn.Module) -> None:
+        nonlocal clock
+        clock += 1
+        index = numbers.get(module, 0)
+        numbers[module] = index + 1
+        running.append(Call(names[module], module, index, running[-1] if running else None, clock))
+
+    def leave(module: nn.Module, output: Any) -> None:
+        nonlocal clock
+        clock += 1
+        call = running.pop()
+        while call.module is not module:  # It raised, and its caller went on.
+            call = running.pop()
+        tensors = tensors_of(output)
+        call.end = clock
+        call.shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        call.makers = tuple(makers.setdefault(tensor, call) for tensor in tensors)
+        calls.append(call)
+
+    with torch.no_grad(), hooked(names, before=enter, after=leave):
+        outputs = model(x.detach().clone())
+    return Trace(tuple(calls), outputs)
+
+
+def replaced(output: Any, item: int, tensor: Tensor) -> Any:
+    """What a module returned, with the tensor at place `item` of `tensors_of` exchanged."""
+    if isinstance(output, Tensor):
+        return tensor
+    leaves, structure = pytree.tree_flatten(output)
+    places: Sequence[int] = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    leaves[places[item]] = tensor
+    return pytree.tree_unflatten(leaves, structure)
