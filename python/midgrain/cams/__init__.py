@@ -9,9 +9,23 @@ from typing import Any
 from midgrain.cams.activation import EigenCAM, ReluActivation, SaliencyTubes
 from midgrain.cams.base import CAM
 from midgrain.cams.gradient import ActGradCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
+from midgrain.cams.jitter import JitterCAM
 from midgrain.scorers import Scorer, ScorerFunction, make_scorer
 
 __all__ = ["CAM", "CAMS", "make_cam", "make_map_scorer"]
+
+
+def _jittercam(inner: str | CAM = "gradcam", **options: Any) -> JitterCAM:
+    """A JitterCAM; options that are not its own are those of the inner map."""
+    own = {name: options.pop(name) for name in list(options) if name in inspect.signature(JitterCAM).parameters}
+    if isinstance(inner, str):
+        inner = make_cam(inner, **options)
+    elif options:
+        raise TypeError(f"inner: a CAM has its own options, got {', '.join(sorted(options))} too")
+    if not isinstance(inner, CAM):
+        raise TypeError(f"inner: expected a method's name or a CAM, got {type(inner).__name__}")
+    return JitterCAM(inner, **own)
+
 
 #: Name -> (class, one line).
 CAMS: dict[str, tuple[Callable[..., CAM], str]] = {
@@ -21,6 +35,7 @@ CAMS: dict[str, tuple[Callable[..., CAM], str]] = {
     "act-gradcam": (ActGradCAM, "Act-Grad-CAM (Grad-AMap-CAM): by their mean activation times gradient"),
     "layercam": (LayerCAM, "LayerCAM: activations times positive gradients, position by position"),
     "hirescam": (HiResCAM, "HiResCAM: activations times gradients, position by position"),
+    "jittercam": (_jittercam, "Jitter-CAM: Grad-CAM of overlapping patches, at twice the resolution"),
     "eigencam": (EigenCAM, "Eigen-CAM: first principal component of the activations, blind to the class"),
     "relu-activation": (ReluActivation, "sum of the positive activations, blind to the class"),
     "saliency-tubes": (SaliencyTubes, "Saliency Tubes: channels weighted by the linear layer's weights"),
@@ -37,8 +52,9 @@ def make_cam(name: str, **options: Any) -> CAM:
     if name not in CAMS:
         raise ValueError(f"name: expected one of {', '.join(CAMS)}, got {name!r}")
     factory = CAMS[name][0]
-    unknown = options.keys() - inspect.signature(factory).parameters.keys()
-    if unknown:
+    parameters = inspect.signature(factory).parameters
+    unknown = options.keys() - parameters.keys()
+    if unknown and "options" not in parameters:
         raise TypeError(f"{name!r} has no option {', '.join(sorted(unknown))}")
     return factory(**options)
 

@@ -57,6 +57,9 @@ class CAM:
         self.reshape = reshape
         self._found: dict[tuple[int, ...], _Found] = {}
 
+    #: Is `layer_maps` what is explained, so that finer maps of the same kind can be made from patches?
+    at_layer = True
+
     def score(self, model: Any, x: Tensor, target: Target) -> Score:
         """The maps resized to the input, [B, *S]."""
         made = self.layer_maps(model, x, target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -66,12 +67,15 @@ class Resume:
         if any(index not in kept.get(module, {}) for module, index in skipped):
             raise CannotResume("the network does not always make the same calls")
         self._recorded = tensors_of(kept[site.module][site.call])[site.item]
-        if poison:
-            kept = {
-                module: {index: pytree.tree_map_only(Tensor, _poisoned, output) for index, output in by_call.items()}
-                for module, by_call in kept.items()
+        # Calls inside of skipped calls are not made, so those after them are counted anew.
+        self._numbers = _numbers(trace, skipped)
+        self._kept = {
+            module: {
+                self._numbers[module, index]: pytree.tree_map_only(Tensor, _poisoned, output) if poison else output
+                for index, output in by_call.items()
             }
-        self._kept = kept
+            for module, by_call in kept.items()
+        }
         self._check(outputs)
 
     def __call__(self, values: Tensor) -> Any:
@@ -89,6 +93,17 @@ class Resume:
                 self._copies = True
         return self._run(values)
 
+    def seen_from_here(self, site: Site) -> Site:
+        """Another site of the network, as `capture` meets it in a run from this layer on.
+
+        Raises:
+            CannotResume: it lies before the layer.
+        """
+        number = self._numbers.get((site.module, site.call))
+        if number is None or number in self._kept.get(site.module, {}):
+            raise CannotResume(f"{site.name} lies before {self.site.name}")
+        return replace(site, call=number)
+
     def _run(self, values: Tensor) -> Any:
         with ExitStack() as stack:
             for module, outputs in self._kept.items():
@@ -105,7 +120,7 @@ class Resume:
                 return forward(*args, **kwargs)
             batch = values.shape[0]
             output = pytree.tree_map_only(Tensor, lambda kept: self._batch(kept, batch), outputs[calls - 1])
-            if module is self.site.module and calls - 1 == self.site.call:
+            if module is self.site.module and calls - 1 == self._numbers[module, self.site.call]:
                 # A copy, so that in-place operations that follow leave the caller's alone.
                 return replaced(output, self.site.item, values.clone())
             return output
@@ -143,6 +158,17 @@ def _skipped(trace: Trace, cut: Call) -> set[tuple[nn.Module, int]]:
         for call in trace.calls
         if call is cut or (call.end < cut.begin and (call.parent is None or id(call.parent) in around))
     }
+
+
+def _numbers(trace: Trace, skipped: set[tuple[nn.Module, int]]) -> dict[tuple[nn.Module, int], int]:
+    """Which call of its module each call is when those inside of skipped calls are not made."""
+    counts: dict[nn.Module, int] = {}
+    numbers = {}
+    for call in sorted(trace.calls, key=lambda call: call.begin):
+        if not any((outer.module, outer.index) in skipped for outer in call.ancestors):
+            numbers[call.module, call.index] = counts.get(call.module, 0)
+            counts[call.module] = numbers[call.module, call.index] + 1
+    return numbers
 
 
 def _poisoned(kept: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ __all__ = [
     "as_pair",
     "contiguous",
     "is_torch",
+    "kernel_device",
     "require_dense",
     "require_same_kind",
     "wrap_like",
@@ -43,6 +44,12 @@ def is_torch(array: object) -> bool:
     """Is it a torch tensor? Does not import torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
+
+
+def kernel_device(tensor: Any) -> Any:
+    """A torch tensor's own device where its kernels are usable, else the CPU."""
+    usable = tensor.is_cuda and _kernels.build_info()["cuda"]["usable"]
+    return tensor.device if usable else sys.modules["torch"].device("cpu")
 
 
 def require_dense(tensor: Any, name: str) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from midgrain import _kernels, ops
+from midgrain import ops
+from midgrain.ops.arrays import kernel_device
 from midgrain.ops.checks import check_compactness, check_int, check_positive
 
 __all__ = ["Pictures", "Segmentation", "SlicOptions", "SuperpixelChoice", "Superpixels"]
@@ -111,7 +112,7 @@ class Superpixels:
     def _slic(self, pictures: Pictures | None, gradient: Tensor) -> Segmentation:
         assert isinstance(self.choice, str)
         options = self.options
-        device = _kernel_device(gradient)
+        device = kernel_device(gradient)
         images: dict[str, Any] = {"images": None}
         if "image" in self.choice:
             assert pictures is not None
@@ -138,12 +139,6 @@ class Superpixels:
         if self.options.n_segments is not None:
             return check_int(self.options.n_segments, "n_segments", 1, pixels)
         return max(1, min(_DEFAULT_COUNT[len(spatial)], pixels // _MIN_DEFAULT_PIXELS))
-
-
-def _kernel_device(tensor: Tensor) -> torch.device:
-    """The tensor's own device where its kernels are usable, else the CPU."""
-    usable = tensor.is_cuda and _kernels.build_info()["cuda"]["usable"]
-    return tensor.device if usable else torch.device("cpu")
 
 
 def _contiguous_labels(labels: Any, spatial: tuple[int, ...], origin: str) -> np.ndarray[Any, Any]:

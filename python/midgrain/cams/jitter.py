@@ -1,0 +1,222 @@
+"""Jitter-CAM: a class activation map of higher resolution, from overlapping patches of the enlarged input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from midgrain import driver, ops
+from midgrain.cams.base import CAM, FormulaCAM, LayerMaps, resize_maps
+from midgrain.cams.layers import Layer
+from midgrain.cams.patch_maps import Inner, PatchGrid, exact_maps
+from midgrain.cams.shared_trunk import CannotShare, SharedTrunk
+from midgrain.driver import Target
+from midgrain.network.capture import capture
+from midgrain.network.modules import unwrapped
+from midgrain.ops.arrays import kernel_device
+from midgrain.ops.checks import check_int, check_int_per_axis, check_positive
+from midgrain.progress import progress_bar
+
+__all__ = ["JitterCAM"]
+
+#: One number for all axes, or one for each.
+PerAxis: TypeAlias = int | Sequence[int]
+
+# Patches, or windows of a shared trunk, that go through the network together.
+_BATCH = {"cpu": 4, "cuda": 64}
+_WINDOW_BATCH = {"cpu": 16, "cuda": 64}
+# Of an enlarged input; as the kernels have it.
+_MOST_PIXELS = 2**31 - 1
+
+
+class JitterCAM(CAM):
+    """Jitter-CAM (Thesis 5.3), for images of any aspect and for clips.
+
+    A network that sees p pixels as m cells sees the input enlarged by d cells, p + d p / m pixels, in (d + 1)^2
+    overlapping patches one cell apart; each cell of the (m + d)^2 map is the mean of the patches' maps that cover it.
+    The class is the whole input's for every patch, and patches' maps are not rescaled before they are averaged.
+
+    Args:
+        inner: the class activation map of a patch, of one layer.
+        scale: the finer map's side, relative to the inner one's: 2 doubles it.
+        map_size: the finer map's size instead, at least the inner one's: one number for height and width, or one for
+            every axis.
+        scales: several scales instead; their maps are enlarged to the finest and averaged.
+        temporal_scale: likewise for the time axis of clips, which keeps its cells by default.
+        shared_trunk: True runs the network up to its last down-sampling once on the enlarged input, and only the rest
+            for every patch, which is many times faster and nearly the same; False runs every patch alone; None shares
+            where that was found to be as good, see `SharedTrunk.suits`.
+        split: with a shared trunk, the module that ends it, or its dotted name; by default it is found.
+        batch_size: patches that go through the network together; None chooses.
+        progress: show a progress bar on the standard error.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind or out of range.
+    """
+
+    def __init__(
+        self,
+        inner: CAM,
+        scale: float = 2.0,
+        *,
+        map_size: PerAxis | None = None,
+        scales: Sequence[float] | None = None,
+        temporal_scale: float = 1.0,
+        shared_trunk: bool | None = None,
+        split: Layer | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ):
+        super().__init__(inner.layers, inner.reshape)
+        if inner.layers is not None and len(inner.layers) > 1:
+            raise ValueError("layer: expected one layer for 'jittercam', whose cells the patches are laid on")
+        if not inner.at_layer:
+            raise ValueError("inner: expected a class activation map at a layer's resolution, got one of pixels")
+        if shared_trunk is not None and not isinstance(shared_trunk, bool):
+            raise TypeError(f"shared_trunk: expected True, False or None, got {type(shared_trunk).__name__}")
+        if shared_trunk and not isinstance(inner, FormulaCAM):
+            raise ValueError(
+                f"shared_trunk: {type(inner).__name__} runs the network on more than the patches; use "
+                "shared_trunk=False"
+            )
+        if split is not None and shared_trunk is False:
+            raise ValueError("split: it goes with shared_trunk=True")
+        self.inner = inner
+        self.map_size = map_size
+        self.scales = _checked_scales(scale, scales)
+        if map_size is not None and (scales is not None or scale != 2.0):
+            raise ValueError("map_size: expected without scale or scales, which say the same")
+        self.temporal_scale = _at_least_one(temporal_scale, "temporal_scale")
+        self.shared_trunk = True if split is not None else shared_trunk
+        self.split = split
+        self.batch_size = None if batch_size is None else check_int(batch_size, "batch_size", 1)
+        self.progress = progress
+        self._latest: tuple[Any, SharedTrunk | CannotShare] | None = None
+
+    def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
+        """One pass of the whole input, then of its patches.
+
+        Raises:
+            TypeError, ValueError: see the inner map; a map size below the inner one's; a shared trunk that is asked
+                for and impossible; a network that does not take its input again.
+        """
+        network = unwrapped(model)
+        (site,) = self.inner.sites(network, x, target)
+        shape = self.inner.trace(network, x, target).of(site.module)[site.call].shapes[site.item]
+        cells = tuple(site.layout.maps(x.new_zeros(shape)).shape[2:])
+        grids = self._grids(cells, x)
+        whole = None
+        if isinstance(self.inner, FormulaCAM):
+            whole = capture(network, x, target, [site], backward=self.inner.backward)
+        result = driver.forward(network, x, target) if whole is None else whole.result
+        inner = Inner(self.inner, network, site, target if result.target is None else result.target, whole)
+        with progress_bar("jittercam", x.shape[0] * sum(grid.count for grid in grids), self.progress) as advance:
+            maps = [self._finer(inner, x, grid, advance) for grid in grids]
+        finest = tuple(max(sizes) for sizes in zip(*(each.shape[1:] for each in maps), strict=True))
+        alike = [each if tuple(each.shape[1:]) == finest else resize_maps(each, finest) for each in maps]
+        return LayerMaps((torch.stack(alike).mean(0),), result)
+
+    def _grids(self, cells: tuple[int, ...], x: Tensor) -> list[PatchGrid]:
+        """The patches of every scale for a map of `cells`.
+
+        Raises:
+            ValueError: a map size below `cells`, or an enlarged input that is too large.
+        """
+        if self.map_size is not None:
+            finer = _per_axis(self.map_size, cells)
+            increases = [[f - m for f, m in zip(finer, cells, strict=True)]]
+        else:
+            time = [self.temporal_scale] * (len(cells) - 2)
+            increases = [
+                [round((factor - 1.0) * m) for factor, m in zip([*time, scale, scale], cells, strict=True)]
+                for scale in self.scales
+            ]
+        grids = [PatchGrid(cells, tuple(d + 1 for d in increase), tuple(x.shape[2:])) for increase in increases]
+        for grid in grids:
+            if math.prod(grid.size) > _MOST_PIXELS:
+                name = "scale" if self.map_size is None else "map_size"
+                raise ValueError(f"{name}: expected an enlarged input of fewer than 2^31 pixels, got {list(grid.size)}")
+        return grids
+
+    def _finer(self, inner: Inner, x: Tensor, patches: PatchGrid, advance: Callable[[int], None]) -> Tensor:
+        """The map [B, *(m + d)] from the maps of all patches."""
+        samples = x.shape[0]
+        if patches.count == 1 and inner.seen is not None:
+            assert isinstance(inner.cam, FormulaCAM)
+            advance(samples)
+            return inner.cam.formulas(inner.seen)[0]
+        trunk = self._trunk(inner, x, patches)
+        batch = self.batch_size or (_BATCH if trunk is None else _WINDOW_BATCH)[x.device.type]
+        # A callable may pick a class for each sample, so it always sees all of them, one patch of each.
+        together = samples if callable(inner.target) else min(batch, samples)
+        count = 1 if callable(inner.target) else max(1, batch // together)
+        finer = []
+        for first in range(0, samples, together):
+            rows = slice(first, min(first + together, samples))
+            features = None if trunk is None else trunk.features(x[rows], patches)
+            maps = []
+            for start in range(0, patches.count, count):
+                number = min(count, patches.count - start)
+                if trunk is None or features is None:
+                    maps.append(exact_maps(inner, x, rows, patches, start, number))
+                else:
+                    maps.append(trunk.maps(inner, features, rows, patches, start, number))
+                advance(number * (rows.stop - rows.start))
+            joined = torch.cat(maps, 1)
+            finer.append(ops.aggregate_patches(joined.to(kernel_device(joined)), patches.grid).to(x.device))
+        return torch.cat(finer)
+
+    def _trunk(self, inner: Inner, x: Tensor, patches: PatchGrid) -> SharedTrunk | None:
+        """The shared trunk, None where every patch runs alone."""
+        if self.shared_trunk is False or not isinstance(inner.cam, FormulaCAM):
+            return None
+        key = (inner.network, tuple(x.shape[1:]), patches)
+        if self._latest is None or self._latest[0] != key:
+            trace = inner.cam.trace(inner.network, x, inner.target)
+            try:
+                found: SharedTrunk | CannotShare = SharedTrunk(inner.network, trace, x, inner.site, patches, self.split)
+            except CannotShare as error:
+                found = error
+            self._latest = (key, found)
+        found = self._latest[1]
+        if isinstance(found, CannotShare):
+            if self.shared_trunk:
+                raise found
+            return None
+        if self.shared_trunk is None and not found.suits(inner):
+            return None
+        return found
+
+
+def _per_axis(map_size: PerAxis, cells: tuple[int, ...]) -> list[int]:
+    if isinstance(map_size, list | tuple | np.ndarray) or len(cells) == 2:
+        finer = check_int_per_axis(map_size, "map_size", len(cells), 1)
+    else:
+        finer = [cells[0], *check_int_per_axis(map_size, "map_size", 2, 1)]
+    if any(f < m for f, m in zip(finer, cells, strict=True)):
+        raise ValueError(f"map_size: expected at least the inner map's {list(cells)}, got {finer}")
+    return finer
+
+
+def _checked_scales(scale: float, scales: Sequence[float] | None) -> tuple[float, ...]:
+    if scales is None:
+        return (_at_least_one(scale, "scale"),)
+    if not isinstance(scales, list | tuple | np.ndarray):
+        raise TypeError(f"scales: expected a sequence of numbers, got {type(scales).__name__}")
+    if scale != 2.0:
+        raise ValueError("scales: expected without scale, which says the same")
+    if not scales:
+        raise ValueError("scales: expected at least one number, got none")
+    return tuple(_at_least_one(each, "scales") for each in scales)
+
+
+def _at_least_one(value: float, name: str) -> float:
+    number = check_positive(value, name)
+    if number < 1.0:
+        raise ValueError(f"{name}: expected 1 or more, got {value}")
+    return number
