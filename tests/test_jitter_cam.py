@@ -12,6 +12,8 @@ from torch import nn
 
 import midgrain as mg
 from midgrain.cams import make_cam
+from midgrain.cams.patch_maps import PatchGrid
+from midgrain.cams.window_steps import interpolated_maps, offsets_at, windows_at
 from models_for_tests import CONV, batch_for, relative_deviation, seeded
 from models_for_tests import one_thread as one_thread
 from oracles.jitter import grad_cam, jitter_cam
@@ -346,6 +348,69 @@ def test_windows_of_a_trunk_without_padding_for_any_size(batch, height, width, s
     assert relative_deviation(shared.cam, exact.cam) < 1e-6
 
 
+# Some of the windows.
+
+
+def patch_net(dims: int) -> nn.Module:
+    """Kernels as large as their strides: nothing is padded, so windows are parts of the whole map."""
+    return seeded(
+        lambda: nn.Sequential(
+            nn.Sequential(CONV[dims](3, 6, 2, stride=2), nn.ReLU(), CONV[dims](6, 8, 2, stride=2), nn.ReLU()),
+            nn.Sequential(nn.Flatten(2), Mean(), nn.Linear(8, 5)),
+        )
+    ).double()
+
+
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean(2)
+
+
+@pytest.mark.parametrize("step", [2, 3, 100])
+@pytest.mark.parametrize(("dims", "relu"), [(2, True), (2, False), (3, True)])
+def test_without_padding_the_windows_left_out_are_known_exactly(dims, relu, step) -> None:
+    net, x = patch_net(dims), doubles(dims)
+    options = {"relu": relu, "temporal_scale": 3.0} if dims == 3 else {"relu": relu}
+    every = mg.explainer("jittercam", net, shared_trunk=True, **options)(x, [1, 4])
+    some = mg.explainer("jittercam", net, window_step=step, **options)(x, [1, 4])
+    assert relative_deviation(some.cam, every.cam) < 1e-6
+
+
+def test_windows_left_out_are_interpolated() -> None:
+    net, x = gap_net(), doubles()
+    every = mg.explainer("jittercam", net, shared_trunk=True)(x).cam
+    deviations = [
+        relative_deviation(mg.explainer("jittercam", net, window_step=step)(x).cam, every) for step in (1, 2, 4)
+    ]
+    assert deviations[0] == 0
+    assert 1e-6 < deviations[1] < deviations[2] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("count", "step", "offsets"), [(8, 1, list(range(8))), (8, 2, [0, 2, 4, 6, 7]), (7, 3, [0, 3, 6]), (1, 5, [0])]
+)
+def test_offsets_of_the_windows(count, step, offsets) -> None:
+    assert offsets_at(count, step) == offsets
+    assert windows_at(PatchGrid((2, 2), (2, count), (8, 8)), step) == [*offsets, *(count + i for i in offsets)]
+
+
+def test_the_effect_of_padding_is_interpolated_linearly_at_each_place_of_the_window() -> None:
+    random = torch.Generator().manual_seed(0)
+    whole = torch.randn(1, 6, generator=random)  # 4 windows of 3 cells
+    at_ends = torch.randn(1, 2, 3, generator=random)
+    maps = interpolated_maps(at_ends, whole, PatchGrid((3,), (4,), (12,)), 3)
+    for window in range(4):
+        for place in range(3):
+            first, last = at_ends[0, 0, place] - whole[0, place], at_ends[0, 1, place] - whole[0, 3 + place]
+            wanted = whole[0, window + place] + first * (3 - window) / 3 + last * window / 3
+            torch.testing.assert_close(maps[0, window, place], wanted)
+
+
+def test_a_window_step_needs_gradients_that_are_the_same_for_every_window() -> None:
+    with pytest.raises(ValueError, match="window_step: expected 1 for a network whose score is no affine"):
+        mg.explainer("jittercam", curved_net(), window_step=2)(doubles())
+
+
 # What users meet.
 
 
@@ -411,6 +476,9 @@ def test_a_jittered_map_weighs_superpixels() -> None:
         ({"temporal_scale": 0}, ValueError, "temporal_scale: expected"),
         ({"shared_trunk": 1}, TypeError, "shared_trunk: expected True, False or None, got int"),
         ({"split": "0.1", "shared_trunk": False}, ValueError, "split: it goes with shared_trunk=True"),
+        ({"window_step": 0}, ValueError, "window_step: expected 1 or more, got 0"),
+        ({"window_step": 2, "inner": "layercam"}, ValueError, "window_step: expected 1 without a shared trunk"),
+        ({"window_step": 2, "shared_trunk": False}, ValueError, "window_step: expected 1 without a shared trunk"),
         ({"batch_size": 0}, ValueError, "batch_size: expected 1 or more, got 0"),
         ({"inner": "nonsense"}, ValueError, "name: expected one of gradcam"),
         ({"inner": 3}, TypeError, "inner: expected a method's name or a CAM, got int"),

@@ -35,6 +35,15 @@ class PatchGrid:
         """All patches."""
         return math.prod(self.grid)
 
+    def window(self, number: int) -> tuple[slice, ...]:
+        """Cuts a patch from the enlarged input [B, C, *size]: patch i of an axis begins at floor(i p / m + 1/2)."""
+        slices: list[slice] = []
+        for p, m, g in reversed(list(zip(self.patch, self.cells, self.grid, strict=True))):
+            number, i = divmod(number, g)
+            start = (2 * i * p + m) // (2 * m)
+            slices.insert(0, slice(start, start + p))
+        return (slice(None), slice(None), *slices)
+
     @property
     def size(self) -> tuple[int, ...]:
         """Of the enlarged input, as far as the patches reach: p + floor(d p / m + 1/2)."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from midgrain import ops
 from midgrain.cams.layers import Layer, named_site
 from midgrain.cams.patch_maps import Inner, PatchGrid, formula_maps
 from midgrain.network.capture import Site, run_until
 from midgrain.network.layout import ChannelsFirst, layout_of
 from midgrain.network.resume import CannotResume, Resume
 from midgrain.network.trace import Call, Trace
-from midgrain.ops.arrays import kernel_device
 
 __all__ = ["CannotShare", "SharedTrunk"]
 
@@ -112,20 +111,32 @@ class SharedTrunk:
         """The patches in cells of the trunk's map."""
         return PatchGrid(patches.cells, patches.grid, self.cells)
 
-    def maps(self, inner: Inner, features: Tensor, rows: slice, patches: PatchGrid, start: int, count: int) -> Tensor:
-        """The maps of `count` patches from the trunk's map of samples `rows`, [B, count, *m]."""
+    def maps(self, inner: Inner, features: Tensor, rows: slice, patches: PatchGrid, numbers: Sequence[int]) -> Tensor:
+        """The maps of the patches of these numbers from the trunk's map of samples `rows`, [B, n, *m]."""
         windows = self.windows(patches)
-        cut = ops.extract_patches(
-            features.to(kernel_device(features)),
-            windows.cells,
-            windows.grid,
-            patch_size=windows.patch,
-            size=tuple(features.shape[2:]),
-            start=start,
-            count=count,
-        )
-        flat = cut.to(device=features.device, dtype=features.dtype).flatten(0, 1)
-        return formula_maps(inner, self.rest, flat, rows, count, self.inner_site)
+        cut = torch.stack([features[windows.window(number)] for number in numbers], 1)
+        return formula_maps(inner, self.rest, cut.flatten(0, 1), rows, len(numbers), self.inner_site)
+
+    def whole_maps(self, inner: Inner, features: Tensor, rows: slice, patches: PatchGrid) -> Tensor:
+        """Grad-CAM of the whole enlarged input with its signs, [B, *(m + d)], weighted as every patch is.
+
+        Raises:
+            CannotShare: the rest of the network does not take the whole map.
+        """
+        assert inner.seen is not None
+        size = [m + g - 1 for m, g in zip(patches.cells, patches.grid, strict=True)]
+        try:
+            activations = self.inner_site.layout.maps(run_until(self.rest, features, self.inner_site)).float()
+        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+            raise CannotShare(f"window_step: the network does not take the whole enlarged map ({error})") from error
+        if any(n < s for n, s in zip(activations.shape[2:], size, strict=True)):
+            raise CannotShare(
+                f"window_step: the enlarged input has {list(activations.shape[2:])} cells, and {size} are needed"
+            )
+        for axis, cells in enumerate(size):
+            activations = activations.narrow(axis + 2, 0, cells)
+        weights = inner.seen.gradients[0][rows].flatten(2).mean(2)
+        return (weights.reshape(*weights.shape, *[1] * len(size)) * activations).sum(1)
 
 
 def _finer_sites(trace: Trace, cut: Call, x: Tensor, cells: Sequence[int]) -> Iterator[Site]:
