@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from midgrain.network.trace import Call, Trace, hooked, replaced, tensors_of
 __all__ = ["CannotResume", "Resume"]
 
 # How far an output may be from the recorded one, relative to the largest: batches of other sizes round differently.
-_TOLERANCE = 1e-3
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 class CannotResume(Exception):  # noqa: N818 - no error for the user: callers go another way
@@ -51,21 +51,22 @@ class Resume:
         self._copies = False
         cut = trace.of(site.module)[site.call]
         skipped = _skipped(trace, cut)
-        kept: dict[nn.Module, dict[int, Any]] = {}
+        self._call = skipped[site.module][site.call]
+        kept: dict[nn.Module, dict[int, Any]] = {module: {} for module in skipped}
         counts: dict[nn.Module, int] = {}
 
         def keep(module: nn.Module, output: Any) -> None:
             index = counts.get(module, 0)
             counts[module] = index + 1
-            if (module, index) in skipped:
+            if index in skipped[module]:
                 # Copies: in-place operations that follow change what was returned.
-                kept.setdefault(module, {})[index] = pytree.tree_map_only(Tensor, torch.clone, output)
+                kept[module][skipped[module][index]] = pytree.tree_map_only(Tensor, torch.clone, output)
 
-        with torch.no_grad(), hooked({module for module, _ in skipped}, after=keep):
+        with torch.no_grad(), hooked(skipped, after=keep):
             outputs = model(x.detach().clone())
-        if any(index not in kept.get(module, {}) for module, index in skipped):
+        if any(set(kept[module]) != set(calls.values()) for module, calls in skipped.items()):
             raise CannotResume("the network does not always make the same calls")
-        self._recorded = tensors_of(kept[site.module][site.call])[site.item]
+        self._recorded = tensors_of(kept[site.module][self._call])[site.item]
         if poison:
             kept = {
                 module: {index: pytree.tree_map_only(Tensor, _poisoned, output) for index, output in by_call.items()}
@@ -82,20 +83,31 @@ class Resume:
         """
         if not self._copies:
             try:
-                return self._run(values)
+                return self._run(values, copies=False)
             except RuntimeError:
                 # In-place operations outside of modules need tensors that own their memory. Whether it was that shows
                 # in the second attempt.
+                outputs = self._run(values, copies=True)
                 self._copies = True
-        return self._run(values)
+                return outputs
+        return self._run(values, copies=True)
 
-    def _run(self, values: Tensor) -> Any:
+    def _run(self, values: Tensor, copies: bool) -> Any:
+        def batch(kept: Tensor) -> Tensor:
+            n = values.shape[0]
+            if kept.ndim and kept.shape[0] == 1 and n > 1:
+                kept = kept.expand(n, *kept.shape[1:])
+                return kept.clone() if copies else kept
+            return kept.clone()
+
         with ExitStack() as stack:
             for module, outputs in self._kept.items():
-                stack.enter_context(_answering(module, self._answers(module, outputs, values)))
-            return self.model(self._batch(self._x, values.shape[0]))
+                stack.enter_context(_answering(module, self._answers(module, outputs, values, batch)))
+            return self.model(batch(self._x))
 
-    def _answers(self, module: nn.Module, outputs: dict[int, Any], values: Tensor) -> Callable[..., Any]:
+    def _answers(
+        self, module: nn.Module, outputs: dict[int, Any], values: Tensor, batch: Callable[[Tensor], Tensor]
+    ) -> Callable[..., Any]:
         calls = 0
 
         def answer(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -103,46 +115,67 @@ class Resume:
             calls += 1
             if calls - 1 not in outputs:
                 return forward(*args, **kwargs)
-            batch = values.shape[0]
-            output = pytree.tree_map_only(Tensor, lambda kept: self._batch(kept, batch), outputs[calls - 1])
-            if module is self.site.module and calls - 1 == self.site.call:
+            output = pytree.tree_map_only(Tensor, batch, outputs[calls - 1])
+            if module is self.site.module and calls - 1 == self._call:
                 # A copy, so that in-place operations that follow leave the caller's alone.
                 return replaced(output, self.site.item, values.clone())
             return output
 
         return answer
 
-    def _batch(self, kept: Tensor, batch: int) -> Tensor:
-        if kept.ndim and kept.shape[0] == 1 and batch > 1:
-            kept = kept.expand(batch, *kept.shape[1:])
-        return kept.clone() if self._copies or batch == 1 else kept
-
     def _check(self, expected: Any) -> None:
         """Two samples from the recorded activations must give the recorded outputs twice."""
+        shared = [self._x, *tensors_of(list(self._kept.values()))]
+        versions = [tensor._version for tensor in shared]
         try:
             with torch.no_grad():
                 actual = self(self._recorded.expand(2, *self._recorded.shape[1:]))
         except Exception as error:
             raise CannotResume(str(error)) from error
+        if [tensor._version for tensor in shared] != versions:
+            raise CannotResume("it writes into what its layers returned")
         pairs = list(zip(tensors_of(actual), tensors_of(expected), strict=False))
         if not pairs:
             raise CannotResume("it returns no tensor")
+        precision = _coarsest([*shared, *tensors_of(expected)])
         for got, wanted in pairs:
             if not wanted.is_floating_point():
                 continue
-            scale = float(wanted.abs().max())
-            if got.shape[1:] != wanted.shape[1:] or not bool(((got - wanted).abs() <= _TOLERANCE * scale).all()):
+            limit = _TOLERANCE[precision] * float(wanted.abs().max()) if wanted.numel() else 0.0
+            if got.shape[1:] != wanted.shape[1:] or not bool(((got - wanted).abs() <= limit).all()):
                 raise CannotResume("its outputs depend on more than this layer")
 
 
-def _skipped(trace: Trace, cut: Call) -> set[tuple[nn.Module, int]]:
-    """The outermost calls that returned before `cut` was made, and `cut`."""
-    around = {id(call) for call in cut.ancestors}
-    return {
-        (call.module, call.index)
+def _skipped(trace: Trace, cut: Call) -> dict[nn.Module, dict[int, int]]:
+    """The outermost calls that returned before `cut` was made, and `cut`.
+
+    Returns:
+        Per module: which of its calls -> which one it is when what those calls would do is left out.
+    """
+    around = set(cut.ancestors)
+    skipped = {
+        call
         for call in trace.calls
-        if call is cut or (call.end < cut.begin and (call.parent is None or id(call.parent) in around))
+        if call is cut or (call.end < cut.begin and (call.parent is None or call.parent in around))
     }
+    numbers: dict[nn.Module, dict[int, int]] = {}
+    made: dict[nn.Module, int] = {}
+    for call in sorted(trace.calls, key=lambda call: call.begin):
+        if skipped.isdisjoint(call.ancestors):
+            module = call.module
+            if call in skipped:
+                numbers.setdefault(module, {})[call.index] = made.get(module, 0)
+            made[module] = made.get(module, 0) + 1
+    return numbers
+
+
+def _coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The least precise of their floating-point types."""
+    met = {tensor.dtype for tensor in tensors}
+    return next(
+        (dtype for dtype in (torch.bfloat16, torch.float16, torch.float32) if dtype in met),
+        torch.float64,
+    )
 
 
 def _poisoned(kept: Tensor) -> Tensor:
