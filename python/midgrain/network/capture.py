@@ -129,10 +129,13 @@ def capture(
     half = any(tensor.dtype == torch.float16 for tensor in seen)
     scale = _HALF_SCALE if half else 1.0
     affine = is_affine(scores, seen[0])
-    with _told_clearly():
+    with _told_clearly(), torch.enable_grad():
         gradients = torch.autograd.grad((scores * scale).sum(), seen, allow_unused=True)
     if all(gradient is None for gradient in gradients):
-        raise NoGradientError(f"layer: the explained score does not depend on {_names(sites)}")
+        raise NoGradientError(
+            f"layer: the explained score does not depend on {_names(sites)}, as far as gradients tell; gradient "
+            "checkpointing with use_reentrant=True hides them, too"
+        )
     return Capture(
         _maps(sites, seen),
         tuple(
@@ -243,8 +246,8 @@ def _told_clearly() -> Iterator[None]:
     except RuntimeError as error:
         if "Inference tensors cannot be saved" in str(error):
             raise ValueError(
-                "model: its weights were created under torch.inference_mode(), which rules gradients out; build or "
-                "load it outside"
+                "model: its weights were created, or some of its layers run, under torch.inference_mode(), which "
+                "rules gradients out; use torch.no_grad() instead"
             ) from error
         if "use_reentrant=True" in str(error):
             raise ValueError(

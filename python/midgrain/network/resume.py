@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from midgrain.network.capture import Site
 from midgrain.network.trace import Call, Trace, hooked, replaced, tensors_of
 
 __all__ = ["CannotResume", "Resume"]
+
+#: What modules returned, per module and call.
+_Kept: TypeAlias = dict[nn.Module, dict[int, Any]]
 
 # How far an output may be from the recorded one, relative to the largest: batches of other sizes round differently.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -52,7 +55,7 @@ class Resume:
         cut = trace.of(site.module)[site.call]
         skipped = _skipped(trace, cut)
         self._call = skipped[site.module][site.call]
-        kept: dict[nn.Module, dict[int, Any]] = {module: {} for module in skipped}
+        kept: _Kept = {module: {} for module in skipped}
         counts: dict[nn.Module, int] = {}
 
         def keep(module: nn.Module, output: Any) -> None:
@@ -68,10 +71,7 @@ class Resume:
             raise CannotResume("the network does not always make the same calls")
         self._recorded = tensors_of(kept[site.module][self._call])[site.item]
         if poison:
-            kept = {
-                module: {index: pytree.tree_map_only(Tensor, _poisoned, output) for index, output in by_call.items()}
-                for module, by_call in kept.items()
-            }
+            kept = _each_tensor(kept, _poisoned)
         self._kept = kept
         self._check(outputs)
 
@@ -127,13 +127,18 @@ class Resume:
         """Two samples from the recorded activations must give the recorded outputs twice."""
         shared = [self._x, *tensors_of(list(self._kept.values()))]
         versions = [tensor._version for tensor in shared]
+        unwritten = self._x.clone(), _each_tensor(self._kept, torch.clone)
+        values = self._recorded.expand(2, *self._recorded.shape[1:])
         try:
             with torch.no_grad():
-                actual = self(self._recorded.expand(2, *self._recorded.shape[1:]))
+                actual = self(values)
+                if [tensor._version for tensor in shared] != versions:
+                    # Not all operations that write into shared memory are refused by torch.
+                    self._x, self._kept = unwritten
+                    self._copies = True
+                    actual = self(values)
         except Exception as error:
             raise CannotResume(str(error)) from error
-        if [tensor._version for tensor in shared] != versions:
-            raise CannotResume("it writes into what its layers returned")
         pairs = list(zip(tensors_of(actual), tensors_of(expected), strict=False))
         if not pairs:
             raise CannotResume("it returns no tensor")
@@ -176,6 +181,13 @@ def _coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
         (dtype for dtype in (torch.bfloat16, torch.float16, torch.float32) if dtype in met),
         torch.float64,
     )
+
+
+def _each_tensor(kept: _Kept, change: Callable[[Tensor], Tensor]) -> _Kept:
+    return {
+        module: {index: pytree.tree_map_only(Tensor, change, output) for index, output in by_call.items()}
+        for module, by_call in kept.items()
+    }
 
 
 def _poisoned(kept: Tensor) -> Tensor:
