@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.models_for_tests import batch_for, one_thread, relative_deviation, seeded, tiny_net  # noqa: F401
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -16,6 +15,8 @@ from midgrain import driver
 from midgrain.network.affine import is_affine
 from midgrain.network.capture import Capture, NoGradientError, Site, capture, run_from, run_until
 from midgrain.network.layout import ChannelsFirst
+from models_for_tests import batch_for, relative_deviation, seeded, tiny_net
+from models_for_tests import one_thread as one_thread
 
 FIRST = ChannelsFirst()
 X = batch_for(dtype=torch.float64)

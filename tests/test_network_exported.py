@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models_for_tests import batch_for, one_thread, relative_deviation, seeded  # noqa: F401
 from torch import Tensor, nn
 
 import midgrain as mg
@@ -16,6 +15,8 @@ from midgrain.cams.base import CAM
 from midgrain.models import load_model
 from midgrain.network.capture import run_from
 from midgrain.network.resume import Resume
+from models_for_tests import batch_for, relative_deviation, seeded
+from models_for_tests import one_thread as one_thread
 
 
 class Transformer(nn.Module):

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.models_for_tests import batch_for, one_thread, seeded, tiny_net  # noqa: F401
 from torch import Tensor, nn
 
 from midgrain import driver
@@ -16,6 +15,8 @@ from midgrain.network.capture import Site, run_from, run_until
 from midgrain.network.layout import ChannelsFirst
 from midgrain.network.resume import CannotResume, Resume
 from midgrain.network.trace import trace
+from models_for_tests import batch_for, seeded, tiny_net
+from models_for_tests import one_thread as one_thread
 
 FIRST = ChannelsFirst()
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models_for_tests import batch_for, one_thread, tiny_net  # noqa: F401
 from torch import Tensor, nn
 
 from midgrain.network.modules import find_module, module_name, unwrapped
 from midgrain.network.trace import hooked, replaced, tensors_of, trace
+from models_for_tests import batch_for, tiny_net
+from models_for_tests import one_thread as one_thread
 
 
 class Twice(nn.Module):

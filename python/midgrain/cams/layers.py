@@ -128,7 +128,9 @@ def _first_that_matters(
         connected = True
         outputs = outputs if callable(target) else seen.result.outputs
         for number, site in enumerate(sites):
-            if bool(seen.gradients[number].any()) and not _class_maps(seen.activations[number], outputs):
+            if bool(seen.gradients[number].any()) and not _class_maps(
+                seen.activations[number], outputs, wanted is None
+            ):
                 return site, True
     return None, connected
 
@@ -211,13 +213,13 @@ def _operation(module: nn.Module) -> str:
     return names[0] if len(names) == 1 else ""
 
 
-def _class_maps(activations: Tensor, outputs: Any) -> bool:
-    """Are these one map per class, summed up or enlarged to the outputs: no features any more?"""
+def _class_maps(activations: Tensor, outputs: Any, logits: bool) -> bool:
+    """Are these one map per class, averaged (to logits) or enlarged to the outputs: no features any more?"""
     classes = activations.shape[1]
     for output in tensors_of(outputs):
         if output.ndim == activations.ndim and output.shape[1] == classes:
             return True
-        if output.ndim == 2 and output.shape[1] == classes:
+        if logits and output.ndim == 2 and output.shape[1] == classes:
             wanted, maps = output.detach().float(), activations.flatten(2)
             tolerance = 1e-3 * float(wanted.abs().max())
             if any(
