@@ -177,9 +177,24 @@ def _load_exported(path: Path) -> Any:
     if not _archive_has(path, "archive_format"):
         raise ValueError(f"model: {str(path)!r} is not a program saved by torch.export.save")
     try:
-        return torch.export.load(path).module()
+        program = torch.export.load(path)
+        flat = program.module()
     except Exception as error:
         raise ValueError(f"model: {str(path)!r} cannot be loaded by torch.export ({_first_line(error)})") from error
+    return _with_layers(program, flat)
+
+
+def _with_layers(program: Any, flat: nn.Module) -> nn.Module:
+    """An exported program with the original network's modules under their names; flat where it does not allow that."""
+    try:
+        return torch.export.unflatten(program)
+    except Exception as error:
+        warnings.warn(
+            f"model: the exported program's layers cannot be told apart ({_first_line(error)}); class activation maps "
+            "will not work with it",
+            stacklevel=2,
+        )
+        return flat
 
 
 def _load_torchscript(path: Path) -> Any:

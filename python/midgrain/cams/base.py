@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,10 @@ from midgrain.network.trace import Trace, trace
 from midgrain.scorers.base import Score
 
 __all__ = ["CAM", "FormulaCAM", "LayerMaps", "merged", "resize_maps"]
+
+
+# Shapes of inputs that a class activation map remembers the layers for.
+_MOST_FOUND = 32
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class CAM:
         else:
             raise TypeError(f"layer: expected None, a module, its dotted name or several, got {type(layer).__name__}")
         self.reshape = reshape
-        self._found: dict[tuple[int, ...], _Found] = {}
+        self._found: dict[Any, _Found] = {}
 
     #: Is `layer_maps` what is explained, so that finer maps of the same kind can be made from patches?
     at_layer = True
@@ -83,23 +88,54 @@ class CAM:
         return self._find(model, x, target).trace
 
     def _find(self, model: nn.Module, x: Tensor, target: Target) -> _Found:
-        key = tuple(x.shape[1:])
+        key = (tuple(x.shape[1:]), x.dtype, x.device)
+        # Classes all depend on the same layer; what a callable picks from the outputs may depend on another.
+        picked = target if self.layers is None and callable(target) else None
         found = self._found.get(key)
-        if found is None or found.model() is not model:
-            calls = trace(model, x[:1])
+        if found is None or not found.holds(model, picked):
+            calls = _traced(model, x)
             if self.layers is None:
                 sites: tuple[Site, ...] = (last_spatial_site(model, x, calls, target),)
             else:
                 sites = tuple(named_site(model, x, calls, layer, self.reshape) for layer in self.layers)
-            found = self._found[key] = _Found(weakref.ref(model), sites, calls)
+            found = _Found(weakref.ref(model), None if picked is None else _weak(picked), sites, calls)
+            if len(self._found) >= _MOST_FOUND:
+                self._found.clear()
+            self._found[key] = found
         return found
 
 
 @dataclass(frozen=True)
 class _Found:
+    """Sites of a network, which they do not keep alive."""
+
     model: weakref.ref[nn.Module]
+    #: The callable that picks the score; None for classes and for layers that the user named.
+    target: Callable[[], Any] | None
     sites: tuple[Site, ...]
     trace: Trace
+
+    def holds(self, model: nn.Module, target: Target) -> bool:
+        """Is it about this network, as it is now, and this callable?"""
+        same = self.target is None if target is None else self.target is not None and self.target() == target
+        # Parts of a network may have been exchanged since.
+        return same and self.model() is model and all(site.is_in(model) for site in self.sites)
+
+
+def _traced(model: nn.Module, x: Tensor) -> Trace:
+    try:
+        return trace(model, x[:1])
+    except RuntimeError:
+        if x.shape[0] == 1:
+            raise
+        return trace(model, x)  # Some networks take one batch size only.
+
+
+def _weak(target: Any) -> Callable[[], Any]:
+    try:
+        return weakref.WeakMethod(target) if inspect.ismethod(target) else weakref.ref(target)
+    except TypeError:  # Some callables cannot be referred to weakly.
+        return lambda: target
 
 
 class FormulaCAM(CAM):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from midgrain.driver import Target
-from midgrain.network.capture import Capture, Site, capture
+from midgrain.network.capture import NoGradientError, Site, capture
 from midgrain.network.layout import ChannelsFirst, Layout, Reshaped, Tokens, layout_of
 from midgrain.network.modules import find_module, module_name
-from midgrain.network.trace import Call, Trace
+from midgrain.network.trace import Call, Trace, tensors_of
 
 __all__ = ["Layer", "Reshape", "last_spatial_site", "named_site"]
 
@@ -22,8 +22,8 @@ Layer: TypeAlias = nn.Module | str
 #: From a layer's output to maps [B, K, h, w] or [B, K, t, h, w].
 Reshape: TypeAlias = Callable[[Tensor], Tensor]
 
-# How many layers are looked at together for one that the score depends on.
-_AT_ONCE = 16
+# How many layers are looked at together for one that the score depends on, after the last one alone did not do.
+_AT_ONCE = 24
 
 
 def named_site(model: nn.Module, x: Tensor, calls: Trace, layer: Layer, reshape: Reshape | None) -> Site:
@@ -44,15 +44,19 @@ def named_site(model: nn.Module, x: Tensor, calls: Trace, layer: Layer, reshape:
     name = layer if isinstance(layer, str) else module_name(model, module)
     own = calls.of(module)
     if not own:
-        raise ValueError(f"layer: the network has {name}, but does not run it for this input")
+        raise ValueError(
+            f"layer: the network has {name}, but does not call it for this input; it may use its parts or its forward "
+            "on their own"
+        )
     if reshape is not None:
         call = own[-1]
-        if not call.shapes:
-            raise ValueError(f"layer: {name} returns no tensor")
-        return Site(name, module, call.index, 0, Reshaped(reshape, x.ndim - 2))
+        if True not in call.floating:
+            raise ValueError(f"layer: {name} returns no tensor of floating-point numbers")
+        return Site(name, module, call.index, call.floating.index(True), Reshaped(reshape, x.ndim - 2))
+    layouts = _Layouts(x, calls)
     for call in reversed(own):
         for item in range(len(call.shapes)):
-            layout = _layout(call, item, x, calls)
+            layout = layouts.of(call, item)
             if layout is not None:
                 return Site(name, module, call.index, item, layout)
     shapes = " and ".join(str(list(shape)) for shape in own[-1].shapes) or "no tensor"
@@ -66,9 +70,8 @@ def named_site(model: nn.Module, x: Tensor, calls: Trace, layer: Layer, reshape:
 def last_spatial_site(model: nn.Module, x: Tensor, calls: Trace, target: Target) -> Site:
     """The last layer whose output is still spatial and that the explained score depends on, position by position.
 
-    Poolings do not count, nor maps of the classes themselves, whose mean is the output. In a transformer that reads
-    its class token, the patches of the last block matter for nothing after its attention, so the layer is the norm
-    before it.
+    Poolings do not count, nor maps of the classes themselves. In a transformer that reads its class token, the patches
+    of the last block matter for nothing after its attention, so the layer is the norm before it.
 
     Args:
         model: an unwrapped network.
@@ -78,6 +81,7 @@ def last_spatial_site(model: nn.Module, x: Tensor, calls: Trace, target: Target)
 
     Raises:
         ValueError: no layer is spatial.
+        NoGradientError: the score depends on none of them.
     """
     candidates = list(_candidates(x, calls))
     if not candidates:
@@ -85,79 +89,163 @@ def last_spatial_site(model: nn.Module, x: Tensor, calls: Trace, target: Target)
             f"layer: no layer of the network has a spatial output for an input {list(x.shape)}; pass layer= with "
             "reshape=, a callable from its output to maps [B, K, *positions]"
         )
-    # A callable may pick a class for each sample; otherwise one sample is enough.
-    inputs, wanted = (x, target) if callable(target) else (x[:1], None)
-    start, at_once = 0, 1
+    # Mostly it is among the last ones. Failing that, gradients may be zero because a last linear layer is not trained
+    # yet, say: other weights in the place of zeros still tell where the score would come from.
+    site, connected = _first_that_matters(model, x, calls.batch, candidates[: 1 + _AT_ONCE], target)
+    if site is None:
+        with _NoZeroWeights():
+            site, connected = _first_that_matters(model, x, calls.batch, candidates, target)
+    if not connected:
+        raise NoGradientError(
+            "layer: the explained score depends on no layer with a spatial output, as far as gradients tell; does the "
+            "network detach it, run under no_grad, or return a constant?"
+        )
+    return candidates[0] if site is None else site
+
+
+def _first_that_matters(
+    model: nn.Module, x: Tensor, batch: int, candidates: Sequence[Site], target: Target
+) -> tuple[Site | None, bool]:
+    """The first candidate with a gradient that is not zero everywhere, and whether the score depends on any."""
+    outputs: Any = None
+
+    def score(given: Any) -> Tensor:
+        nonlocal outputs
+        outputs = given
+        assert callable(target)
+        return target(given)
+
+    # A callable may pick a class for each sample; otherwise as many samples as were traced are enough.
+    inputs, wanted = (x, score) if callable(target) else (x[:batch], None)
+    start, at_once, connected = 0, 1, False
     while start < len(candidates):
         sites = candidates[start : start + at_once]
+        start, at_once = start + at_once, _AT_ONCE
         try:
             seen = capture(model, inputs, wanted, sites)
-        except ValueError:
-            if start + at_once >= len(candidates):
-                raise
-            seen = None
-        if seen is not None:
-            for number, site in enumerate(sites):
-                if bool(seen.gradients[number].any()) and not _class_maps(seen, number):
-                    return site
-        start, at_once = start + at_once, _AT_ONCE
-    return candidates[0]  # All gradients are zero: a dead network, whose maps will be blank whatever the layer.
+        except NoGradientError:
+            continue
+        connected = True
+        outputs = outputs if callable(target) else seen.result.outputs
+        for number, site in enumerate(sites):
+            if bool(seen.gradients[number].any()) and not _class_maps(
+                seen.activations[number], outputs, wanted is None
+            ):
+                return site, True
+    return None, connected
 
 
 def _candidates(x: Tensor, calls: Trace) -> Iterator[Site]:
     """Spatial outputs, last first; of several modules that hand on the same tensor, the outermost."""
-    met: set[tuple[int, int]] = set()
-    own = calls.calls[-1]  # The network's own output is what is explained.
+    met: set[tuple[Call, int]] = set(calls.calls[-1].makers)  # The network's own output is what is explained.
+    layouts = _Layouts(x, calls)
     width = None
     for call in reversed(calls.calls[:-1]):
         for item, maker in enumerate(call.makers):
-            # One call's first tensor and another's second may be the same.
-            tensor = (id(maker), call.shapes[item].__hash__())
-            if tensor in met or any(maker is other for other in own.makers):
+            made_inside = maker[0] is call or any(outer is call for outer in maker[0].ancestors)
+            if maker in met or not made_inside:
                 continue
-            met.add(tensor)
-            layout = _layout(call, item, x, calls)
-            if layout is None or _is_pooling(maker.module):
+            met.add(maker)
+            layout = layouts.of(call, item)
+            if layout is None or _is_pooling(maker[0].module):
                 continue
             if isinstance(layout, Tokens):
-                # Queries, keys and values side by side and hidden layers are wider than the tokens themselves.
+                # Queries, keys and values, apart or side by side, and hidden layers are not the tokens themselves.
+                if isinstance(call.module, nn.Linear) or _operation(call.module) == "linear":
+                    continue
                 width = width or call.shapes[item][-1]
                 if call.shapes[item][-1] != width:
                     continue
             yield Site(call.name, call.module, call.index, item, layout)
 
 
-def _layout(call: Call, item: int, x: Tensor, calls: Trace) -> Layout | None:
-    size, shape = x.shape[2:], call.shapes[item]
-    grids: list[tuple[int, ...]] = []
-    tokens = set()
-    for other in calls.calls:
-        if other is call:
-            break
-        for theirs in other.shapes:
-            # Attention may fold its heads into the batch; the positions are told all the same.
-            if len(theirs) == x.ndim and theirs[0] and isinstance(layout_of(theirs, size, theirs[0]), ChannelsFirst):
-                grids.append(theirs[2:])
-            elif len(theirs) == 3:
-                tokens.add(theirs[1])
-    if len(shape) == x.ndim and shape[-1] == shape[-2] and shape[-1] in tokens:
-        return None  # Attention from every token to every token.
-    return layout_of(shape, size, 1, grids, last=_normalises_last_axis(call.module, shape))
+class _Layouts:
+    """Layouts of what the calls of a trace returned."""
+
+    def __init__(self, x: Tensor, calls: Trace):
+        self._size = x.shape[2:]
+        self._batch = calls.batch
+        #: Sizes of the maps and numbers of tokens that were there when a call returned, per call.
+        self._before: dict[Call, tuple[tuple[tuple[int, ...], ...], frozenset[int]]] = {}
+        grids: tuple[tuple[int, ...], ...] = ()
+        tokens: frozenset[int] = frozenset()
+        for call in calls.calls:
+            self._before[call] = (grids, tokens)
+            for shape in call.shapes:
+                # Attention may fold its heads into the batch; the positions are told all the same.
+                if len(shape) == x.ndim and shape[0]:
+                    if (
+                        isinstance(layout_of(shape, self._size, shape[0]), ChannelsFirst)
+                        and shape[2:] not in grids[-1:]
+                    ):
+                        grids = (*(grid for grid in grids if grid != shape[2:]), shape[2:])
+                elif len(shape) == 3:
+                    tokens |= {shape[1]}
+
+    def of(self, call: Call, item: int) -> Layout | None:
+        """The layout of one of the tensors that a call returned; None where it is not spatial."""
+        shape = call.shapes[item]
+        if not call.floating[item]:
+            return None
+        grids, tokens = self._before[call]
+        if len(shape) == len(self._size) + 2 and shape[-1] == shape[-2] and shape[-1] in tokens:
+            return None  # Attention from every token to every token.
+        return layout_of(shape, self._size, self._batch, grids, last=_normalises_last_axis(call.module, shape))
 
 
 def _normalises_last_axis(module: nn.Module, shape: Sequence[int]) -> bool:
-    return list(getattr(module, "normalized_shape", ())) == [shape[-1]] and len(shape) > 3
+    normalised = list(getattr(module, "normalized_shape", ())) == [shape[-1]]
+    return len(shape) > 3 and (normalised or _operation(module) == "layer_norm")
 
 
 def _is_pooling(module: nn.Module) -> bool:
-    return "Pool" in type(module).__name__ and next(module.parameters(), None) is None
+    named = "Pool" in type(module).__name__ and next(module.parameters(), None) is None
+    return named or "pool" in _operation(module)
 
 
-def _class_maps(seen: Capture, number: int) -> bool:
-    """Are these one map per class, averaged to the outputs: no features any more?"""
-    outputs, maps = seen.result.outputs, seen.activations[number].flatten(2)
-    if outputs is None or outputs.shape[1] != maps.shape[1] or math.prod(maps.shape[2:]) == 1:
-        return False
-    outputs = outputs.float()
-    means = (maps.mean(2), maps.clamp(min=0).mean(2))
-    return any(torch.allclose(mean, outputs, rtol=1e-2, atol=1e-3 * float(outputs.abs().max())) for mean in means)
+def _operation(module: nn.Module) -> str:
+    """The operation that a module of an exported program consists of, "" where it is not just one."""
+    graph = getattr(module, "graph", None)
+    if not isinstance(graph, torch.fx.Graph):
+        return ""
+    nodes = [node for node in graph.nodes if node.op in ("call_function", "call_module")]
+    names = [getattr(node.target, "__name__", "").partition(".")[0] for node in nodes]
+    return names[0] if len(names) == 1 else ""
+
+
+def _class_maps(activations: Tensor, outputs: Any, logits: bool) -> bool:
+    """Are these one map per class, averaged (to logits) or enlarged to the outputs: no features any more?"""
+    classes = activations.shape[1]
+    for output in tensors_of(outputs):
+        if output.ndim == activations.ndim and output.shape[1] == classes:
+            return True
+        if logits and output.ndim == 2 and output.shape[1] == classes:
+            wanted, maps = output.detach().float(), activations.flatten(2)
+            tolerance = 1e-3 * float(wanted.abs().max())
+            if any(
+                torch.allclose(mean, wanted, rtol=1e-2, atol=tolerance)
+                for mean in (maps.mean(2), maps.clamp(min=0).mean(2))
+            ):
+                return True
+    return False
+
+
+class _NoZeroWeights(TorchFunctionMode):
+    """While active, in this thread, weights that are all zero are taken for ones that are not."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if any(isinstance(arg, nn.Parameter) for arg in args):
+            args = tuple(self._filled(arg) for arg in args)
+        return func(*args, **(kwargs or {}))
+
+    def _filled(self, arg: Any) -> Any:
+        if not isinstance(arg, nn.Parameter) or arg.ndim < 2 or not arg.is_floating_point():
+            return arg
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+            if bool(arg.any()):
+                return arg
+            numbers = torch.arange(arg.numel(), dtype=torch.float64, device=arg.device)
+            fan_in = arg.numel() / arg.shape[0]
+            return ((numbers * 12.9898).sin() / fan_in**0.5).reshape(arg.shape).to(arg.dtype)

@@ -30,6 +30,7 @@ def is_affine(score: Tensor, layer: Tensor) -> bool:
     """True where every operation between a layer and the score is known to be affine; call it before `backward`.
 
     Global average pooling and a linear layer are, for example; a ReLU, a batch norm or a softmax in between is not.
+    What autograd does not see (comparisons, detached values, chosen indices) is taken for constant.
 
     Args:
         score: part of an autograd graph.
@@ -54,7 +55,11 @@ def is_affine(score: Tensor, layer: Tensor) -> bool:
         depends[node] = any(edges)
         if depends[node]:
             kind = re.sub(r"Backward\d*$", "", node.name())
-            affine = affine and (kind in _LINEAR or (kind in _BILINEAR and sum(edges) == 1))
+            affine = affine and (
+                kind in _LINEAR
+                or (kind in _BILINEAR and sum(edges) == 1)
+                or (kind == "Div" and not any(edges[1:]))  # By a number, or by what does not come from the layer.
+            )
     return affine and bool(depends[score.grad_fn])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,23 +17,55 @@ from midgrain.network.affine import is_affine
 from midgrain.network.layout import Layout
 from midgrain.network.trace import hooked, replaced, tensors_of
 
-__all__ = ["Capture", "Site", "capture", "run_from", "run_until"]
+__all__ = ["Capture", "NoGradientError", "Site", "capture", "run_from", "run_until"]
 
 # Gradients of half precision at a layer are near the smallest number that it has; a power of two changes no digit.
 _HALF_SCALE = 1024.0
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
-    """One tensor that a network computes: of which module, at which of its calls, and how to read it."""
+class NoGradientError(ValueError):
+    """The explained score does not depend on the layers, as far as autograd can tell."""
 
-    name: str
-    module: nn.Module
-    #: Which call of the module, from 0 on.
-    call: int
-    #: Which of the tensors that it returns.
-    item: int
-    layout: Layout
+
+class Site:
+    """One tensor that a network computes: of which module, at which of its calls, and how to read it.
+
+    It does not keep the module alive.
+
+    Args:
+        name: of the module.
+        module: a module of the network.
+        call: which call of the module, from 0 on.
+        item: which of the tensors that it returns.
+        layout: of this tensor.
+    """
+
+    def __init__(self, name: str, module: nn.Module, call: int, item: int, layout: Layout):
+        self.name = name
+        self.call = call
+        self.item = item
+        self.layout = layout
+        self._module = weakref.ref(module)
+
+    def __repr__(self) -> str:
+        return f"Site({self.name!r}, call={self.call}, item={self.item}, layout={self.layout})"
+
+    @property
+    def module(self) -> nn.Module:
+        """The module.
+
+        Raises:
+            ReferenceError: the network is gone.
+        """
+        module = self._module()
+        if module is None:
+            raise ReferenceError(f"the network of {self.name} is no more")
+        return module
+
+    def is_in(self, model: nn.Module) -> bool:
+        """Is the module part of this network?"""
+        module = self._module()
+        return any(module is other for other in model.modules())
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +104,9 @@ def capture(
         backward: also compute gradients.
 
     Raises:
-        TypeError, ValueError: see `driver.resolve_target`; a site that the pass did not reach; a score that does not
-            depend on a site.
+        TypeError, ValueError: see `driver.resolve_target`; a site that the pass did not reach; a network that torch
+            cannot differentiate.
+        NoGradientError: the score depends on none of the sites.
     """
     if not backward:
         seen, outputs = _forward(run, x, sites, None)
@@ -81,28 +115,34 @@ def capture(
     # Gradients are switched on by the first site; code that switches them off again on its way out of a block
     # (`with torch.no_grad(): ...` around a frozen trunk) needs them on from the beginning.
     for from_start in (False, True):
-        seen, outputs = _forward(run, x, sites, from_start)
+        with _told_clearly():
+            seen, outputs = _forward(run, x, sites, from_start)
         with torch.enable_grad():
             classes, scores = resolve_target(outputs, target, x.shape[0])
         if scores.requires_grad:
             break
     else:
-        raise ValueError(
+        raise NoGradientError(
             f"model: its output cannot be differentiated with respect to layer {_names(sites)}; does it detach it, run "
             "under no_grad, or return a constant?"
         )
     half = any(tensor.dtype == torch.float16 for tensor in seen)
     scale = _HALF_SCALE if half else 1.0
-    gradients = torch.autograd.grad((scores * scale).sum(), seen, allow_unused=True)
+    affine = is_affine(scores, seen[0])
+    with _told_clearly(), torch.enable_grad():
+        gradients = torch.autograd.grad((scores * scale).sum(), seen, allow_unused=True)
     if all(gradient is None for gradient in gradients):
-        raise ValueError(f"layer: the explained score does not depend on {_names(sites)}")
+        raise NoGradientError(
+            f"layer: the explained score does not depend on {_names(sites)}, as far as gradients tell; gradient "
+            "checkpointing with use_reentrant=True hides them, too"
+        )
     return Capture(
         _maps(sites, seen),
         tuple(
             torch.zeros_like(maps) if gradient is None else site.layout.maps(gradient).float() / scale
             for site, maps, gradient in zip(sites, _maps(sites, seen), gradients, strict=True)
         ),
-        is_affine(scores, seen[0]),
+        affine,
         _result(classes, outputs),
         scores.detach(),
     )
@@ -136,7 +176,7 @@ def run_from(run: Callable[[Tensor], Any], x: Tensor, site: Site, values: Tensor
     def exchange(tensor: Tensor) -> Tensor:
         nonlocal exchanged
         exchanged = True
-        return values.to(tensor.dtype)
+        return values.to(tensor.dtype, copy=True)  # In-place operations that follow leave the caller's alone.
 
     with torch.no_grad(), _tapped(site, exchange):
         outputs = run(x.detach().clone())
@@ -179,11 +219,13 @@ def _forward(
         if from_start is None:
             seen[number] = tensor.detach().clone()
             return tensor
-        if not seen:  # Nothing before the first site needs a graph.
-            tensor = tensor.detach().requires_grad_(True)
+        if not seen:
             torch.set_grad_enabled(True)
-        seen[number] = tensor
-        return tensor.clone()  # In-place operations that follow do not reach what is kept.
+        with torch.inference_mode(False):  # The network may be inside a block that it runs under inference_mode.
+            if not seen or not tensor.requires_grad:  # Nothing before the first site needs a graph.
+                tensor = (tensor.clone() if tensor.is_inference() else tensor.detach()).requires_grad_(True)
+            seen[number] = tensor
+            return tensor.clone()  # In-place operations that follow do not reach what is kept.
 
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(bool(from_start)))
@@ -194,6 +236,25 @@ def _forward(
     if missing:
         raise ValueError(f"layer: the network did not run {_names(missing)}")
     return [seen[number] for number in range(len(sites))], outputs
+
+
+@contextmanager
+def _told_clearly() -> Iterator[None]:
+    """What torch says about networks that it cannot differentiate, as an error that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Inference tensors cannot be saved" in str(error):
+            raise ValueError(
+                "model: its weights were created, or some of its layers run, under torch.inference_mode(), which "
+                "rules gradients out; use torch.no_grad() instead"
+            ) from error
+        if "use_reentrant=True" in str(error):
+            raise ValueError(
+                "model: gradient checkpointing with use_reentrant=True rules out gradients of single layers; switch "
+                "it off, or use use_reentrant=False"
+            ) from error
+        raise
 
 
 def _maps(sites: Sequence[Site], seen: Sequence[Tensor]) -> tuple[Tensor, ...]:

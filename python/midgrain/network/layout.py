@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,9 @@ __all__ = ["ChannelsFirst", "ChannelsLast", "Layout", "Reshaped", "Tokens", "lay
 
 #: Class, distillation and register tokens that a transformer may put before its patches.
 _MOST_PREFIX_TOKENS = 16
+# Of patches that are only guessed from a number of tokens: their sides, and how many there are at least.
+_LEAST_PATCH, _LARGEST_PATCH = 4, 64
+_FEWEST_PATCHES = 16
 
 
 class Layout(Protocol):
@@ -87,7 +90,8 @@ def layout_of(
         shape: of the output.
         size: of the network's input, [H, W] or [T, H, W].
         batch: samples in the input.
-        grids: sizes of maps that the network made before, latest last: what tokens can stand for.
+        grids: sizes of maps that the network made before, latest last: what tokens can stand for. Failing these, the
+            tokens of a picture may be its square patches.
         last: prefer channels last where both would do.
     """
     if not shape or shape[0] != batch or 0 in shape:
@@ -104,7 +108,19 @@ def layout_of(
             prefix = shape[1] - math.prod(grid)
             if 0 <= prefix <= _MOST_PREFIX_TOKENS and math.prod(grid[-2:]) > 1:
                 return Tokens(tuple(grid), prefix)
+        for grid in _patches(size):
+            prefix = shape[1] - math.prod(grid)
+            if 0 <= prefix <= _MOST_PREFIX_TOKENS:
+                return Tokens(grid, prefix)
     return None
+
+
+def _patches(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Grids of the square patches that a picture can be cut into, smallest patches first."""
+    if len(size) == 2:
+        for side in range(_LEAST_PATCH, _LARGEST_PATCH + 1):
+            if size[0] % side == 0 and size[1] % side == 0 and math.prod(size) >= _FEWEST_PATCHES * side * side:
+                yield size[0] // side, size[1] // side
 
 
 def _covers(positions: Sequence[int], size: Sequence[int]) -> bool:
@@ -113,4 +129,5 @@ def _covers(positions: Sequence[int], size: Sequence[int]) -> bool:
     Rows and columns are each rounded to whole cells, and convolutions without padding lose some.
     """
     (h, w), (height, width) = positions[-2:], size[-2:]
-    return h * w > 1 and abs(h / height - w / width) <= 2.0 / min(height, width)
+    several = min(h, w) > 1 or (h * w > 1 and max(height, width) >= 2 * min(height, width))
+    return several and abs(h / height - w / width) <= 2.0 / min(height, width)

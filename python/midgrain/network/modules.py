@@ -52,11 +52,20 @@ def find_module(model: nn.Module, layer: Any) -> nn.Module:
     if not isinstance(layer, str):
         raise TypeError(f"layer: expected a module or its dotted name, got {type(layer).__name__}")
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
+    if layer and layer not in modules:
+        # Names may be those of the network inside or outside of its wrappers.
+        inner = {_without_wrappers(name): name for name in reversed(modules)}
+        layer = inner.get(_without_wrappers(layer)) or inner.get(layer.removeprefix("module.")) or layer
     if not layer or layer not in modules:
         close = difflib.get_close_matches(layer, [name for name in modules if name], n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; model.named_modules() lists their names"
         raise ValueError(f"layer: the model has no module {layer!r}{hint}")
     return modules[layer]
+
+
+def _without_wrappers(name: str) -> str:
+    """A dotted name without what `torch.compile` puts in."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def module_name(model: nn.Module, module: nn.Module) -> str:

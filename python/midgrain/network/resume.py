@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,11 @@ from midgrain.network.trace import Call, Trace, hooked, replaced, tensors_of
 
 __all__ = ["CannotResume", "Resume"]
 
+#: What modules returned, per module and call.
+_Kept: TypeAlias = dict[nn.Module, dict[int, Any]]
+
 # How far an output may be from the recorded one, relative to the largest: batches of other sizes round differently.
-_TOLERANCE = 1e-3
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 class CannotResume(Exception):  # noqa: N818 - no error for the user: callers go another way
@@ -51,31 +53,26 @@ class Resume:
         self._x = torch.full_like(x, torch.nan) if poison else x.detach()
         self._copies = False
         cut = trace.of(site.module)[site.call]
-        skipped = _skipped(trace, cut)
-        kept: dict[nn.Module, dict[int, Any]] = {}
+        skipped, self._made = _renumbered(trace, cut)
+        self._call = skipped[site.module][site.call]
+        kept: _Kept = {module: {} for module in skipped}
         counts: dict[nn.Module, int] = {}
 
         def keep(module: nn.Module, output: Any) -> None:
             index = counts.get(module, 0)
             counts[module] = index + 1
-            if (module, index) in skipped:
+            if index in skipped[module]:
                 # Copies: in-place operations that follow change what was returned.
-                kept.setdefault(module, {})[index] = pytree.tree_map_only(Tensor, torch.clone, output)
+                kept[module][skipped[module][index]] = pytree.tree_map_only(Tensor, torch.clone, output)
 
-        with torch.no_grad(), hooked({module for module, _ in skipped}, after=keep):
+        with torch.no_grad(), hooked(skipped, after=keep):
             outputs = model(x.detach().clone())
-        if any(index not in kept.get(module, {}) for module, index in skipped):
+        if any(set(kept[module]) != set(calls.values()) for module, calls in skipped.items()):
             raise CannotResume("the network does not always make the same calls")
-        self._recorded = tensors_of(kept[site.module][site.call])[site.item]
-        # Calls inside of skipped calls are not made, so those after them are counted anew.
-        self._numbers = _numbers(trace, skipped)
-        self._kept = {
-            module: {
-                self._numbers[module, index]: pytree.tree_map_only(Tensor, _poisoned, output) if poison else output
-                for index, output in by_call.items()
-            }
-            for module, by_call in kept.items()
-        }
+        self._recorded = tensors_of(kept[site.module][self._call])[site.item]
+        if poison:
+            kept = _each_tensor(kept, _poisoned)
+        self._kept = kept
         self._check(outputs)
 
     def __call__(self, values: Tensor) -> Any:
@@ -86,12 +83,14 @@ class Resume:
         """
         if not self._copies:
             try:
-                return self._run(values)
+                return self._run(values, copies=False)
             except RuntimeError:
                 # In-place operations outside of modules need tensors that own their memory. Whether it was that shows
                 # in the second attempt.
+                outputs = self._run(values, copies=True)
                 self._copies = True
-        return self._run(values)
+                return outputs
+        return self._run(values, copies=True)
 
     def seen_from_here(self, site: Site) -> Site:
         """Another site of the network, as `capture` meets it in a run from this layer on.
@@ -99,18 +98,34 @@ class Resume:
         Raises:
             CannotResume: it lies before the layer.
         """
-        number = self._numbers.get((site.module, site.call))
-        if number is None or number in self._kept.get(site.module, {}):
+        number = self._made.get((site.module, site.call))
+        if number is None:
             raise CannotResume(f"{site.name} lies before {self.site.name}")
-        return replace(site, call=number)
+        return Site(site.name, site.module, number, site.item, site.layout)
 
-    def _run(self, values: Tensor) -> Any:
+    def _run(self, values: Tensor, copies: bool) -> Any:
+        reached: list[nn.Module] = []
+
+        def batch(kept: Tensor) -> Tensor:
+            n = values.shape[0]
+            if kept.ndim and kept.shape[0] == 1 and n > 1:
+                kept = kept.expand(n, *kept.shape[1:])
+                return kept.clone() if copies else kept
+            return kept.clone()
+
         with ExitStack() as stack:
-            for module, outputs in self._kept.items():
-                stack.enter_context(_answering(module, self._answers(module, outputs, values)))
-            return self.model(self._batch(self._x, values.shape[0]))
+            # Transformer blocks have a fast way around their own layers, which they leave to networks without hooks.
+            stack.enter_context(hooked([self.site.module], before=reached.append))
+            for module, kept in self._kept.items():
+                stack.enter_context(_answering(module, self._answers(module, kept, values, batch)))
+            outputs = self.model(batch(self._x))
+        if not reached:
+            raise CannotResume("it does not run the layer")
+        return outputs
 
-    def _answers(self, module: nn.Module, outputs: dict[int, Any], values: Tensor) -> Callable[..., Any]:
+    def _answers(
+        self, module: nn.Module, outputs: dict[int, Any], values: Tensor, batch: Callable[[Tensor], Tensor]
+    ) -> Callable[..., Any]:
         calls = 0
 
         def answer(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -118,57 +133,85 @@ class Resume:
             calls += 1
             if calls - 1 not in outputs:
                 return forward(*args, **kwargs)
-            batch = values.shape[0]
-            output = pytree.tree_map_only(Tensor, lambda kept: self._batch(kept, batch), outputs[calls - 1])
-            if module is self.site.module and calls - 1 == self._numbers[module, self.site.call]:
+            output = pytree.tree_map_only(Tensor, batch, outputs[calls - 1])
+            if module is self.site.module and calls - 1 == self._call:
                 # A copy, so that in-place operations that follow leave the caller's alone.
                 return replaced(output, self.site.item, values.clone())
             return output
 
         return answer
 
-    def _batch(self, kept: Tensor, batch: int) -> Tensor:
-        if kept.ndim and kept.shape[0] == 1 and batch > 1:
-            kept = kept.expand(batch, *kept.shape[1:])
-        return kept.clone() if self._copies or batch == 1 else kept
-
     def _check(self, expected: Any) -> None:
         """Two samples from the recorded activations must give the recorded outputs twice."""
+        shared = [self._x, *tensors_of(list(self._kept.values()))]
+        versions = [tensor._version for tensor in shared]
+        unwritten = self._x.clone(), _each_tensor(self._kept, torch.clone)
+        values = self._recorded.expand(2, *self._recorded.shape[1:])
         try:
             with torch.no_grad():
-                actual = self(self._recorded.expand(2, *self._recorded.shape[1:]))
+                actual = self(values)
+                if [tensor._version for tensor in shared] != versions:
+                    # Not all operations that write into shared memory are refused by torch.
+                    self._x, self._kept = unwritten
+                    self._copies = True
+                    actual = self(values)
         except Exception as error:
             raise CannotResume(str(error)) from error
         pairs = list(zip(tensors_of(actual), tensors_of(expected), strict=False))
         if not pairs:
             raise CannotResume("it returns no tensor")
+        precision = _coarsest([*shared, *tensors_of(expected)])
         for got, wanted in pairs:
             if not wanted.is_floating_point():
                 continue
-            scale = float(wanted.abs().max())
-            if got.shape[1:] != wanted.shape[1:] or not bool(((got - wanted).abs() <= _TOLERANCE * scale).all()):
+            limit = _TOLERANCE[precision] * float(wanted.abs().max()) if wanted.numel() else 0.0
+            if got.shape[1:] != wanted.shape[1:] or not bool(((got - wanted).abs() <= limit).all()):
                 raise CannotResume("its outputs depend on more than this layer")
 
 
-def _skipped(trace: Trace, cut: Call) -> set[tuple[nn.Module, int]]:
-    """The outermost calls that returned before `cut` was made, and `cut`."""
-    around = {id(call) for call in cut.ancestors}
-    return {
-        (call.module, call.index)
+def _renumbered(trace: Trace, cut: Call) -> tuple[dict[nn.Module, dict[int, int]], dict[tuple[nn.Module, int], int]]:
+    """Which calls are answered and which are made, and which calls of their modules they are then.
+
+    Answered are `cut` and the outermost calls that returned before it was made; calls inside of those do not happen.
+
+    Returns:
+        answered: per module, the number of a call in the trace -> in a run from `cut` on.
+        made: likewise, (module, number) -> number.
+    """
+    around = set(cut.ancestors)
+    skipped = {
+        call
         for call in trace.calls
-        if call is cut or (call.end < cut.begin and (call.parent is None or id(call.parent) in around))
+        if call is cut or (call.end < cut.begin and (call.parent is None or call.parent in around))
     }
-
-
-def _numbers(trace: Trace, skipped: set[tuple[nn.Module, int]]) -> dict[tuple[nn.Module, int], int]:
-    """Which call of its module each call is when those inside of skipped calls are not made."""
+    answered: dict[nn.Module, dict[int, int]] = {}
+    made: dict[tuple[nn.Module, int], int] = {}
     counts: dict[nn.Module, int] = {}
-    numbers = {}
     for call in sorted(trace.calls, key=lambda call: call.begin):
-        if not any((outer.module, outer.index) in skipped for outer in call.ancestors):
-            numbers[call.module, call.index] = counts.get(call.module, 0)
-            counts[call.module] = numbers[call.module, call.index] + 1
-    return numbers
+        if skipped.isdisjoint(call.ancestors):
+            number = counts.get(call.module, 0)
+            counts[call.module] = number + 1
+            if call in skipped:
+                answered.setdefault(call.module, {})[call.index] = number
+            else:
+                made[call.module, call.index] = number
+    return answered, made
+
+
+def _coarsest(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The least precise of their floating-point types."""
+    met = {tensor.dtype for tensor in tensors}
+    return next(
+        (dtype for dtype in (torch.bfloat16, torch.float16, torch.float32) if dtype in met),
+        torch.float64,
+    )
+
+
+def _each_tensor(kept: _Kept, change: Callable[[Tensor], Tensor]) -> _Kept:
+    return {
+        module: {index: pytree.tree_map_only(Tensor, change, output) for index, output in by_call.items()}
+        for module, by_call in kept.items()
+    }
 
 
 def _poisoned(kept: Tensor) -> Tensor:

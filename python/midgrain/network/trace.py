@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,23 +17,42 @@ from torch.utils.weak import WeakTensorKeyDictionary
 __all__ = ["Call", "Trace", "hooked", "replaced", "tensors_of", "trace"]
 
 
+# torch numbers hooks without a lock, and modules may be watched by several threads at once.
+_registering = threading.Lock()
+
+
 @dataclass(eq=False)
 class Call:
-    """One call of one module."""
+    """One call of one module, which it does not keep alive."""
 
     name: str
-    module: nn.Module
+    reference: weakref.ref[nn.Module] = field(repr=False)
     #: Which call of this module it is, from 0 on.
     index: int
     #: The call that it was made in; None for the network's own.
-    parent: Call | None
+    parent: Call | None = field(repr=False)
     #: Ticks of the trace's clock, which goes on by one whenever a module is called or returns.
     begin: int
     end: int = 0
     #: Shapes of the tensors returned, in the order of `tensors_of`.
     shapes: tuple[tuple[int, ...], ...] = ()
-    #: For each of them the call that returned it first: another one where a module hands on what it got.
-    makers: tuple[Call, ...] = field(default=(), repr=False)
+    #: Whether they are floating-point numbers.
+    floating: tuple[bool, ...] = field(default=(), repr=False)
+    #: For each of them the call that returned it first, and as which of its tensors: another call where a module hands
+    #: on what it got. A tensor changed in place counts as a new one.
+    makers: tuple[tuple[Call, int], ...] = field(default=(), repr=False)
+
+    @property
+    def module(self) -> nn.Module:
+        """The module.
+
+        Raises:
+            ReferenceError: the network is gone.
+        """
+        module = self.reference()
+        if module is None:
+            raise ReferenceError(f"the network of {self.name} is no more")
+        return module
 
     @property
     def ancestors(self) -> Iterator[Call]:
@@ -45,14 +65,18 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """A forward pass: its calls in the order in which they returned (the network itself last), and what it gave."""
+    """A forward pass: its calls in the order in which they returned (the network itself last).
+
+    It holds shapes, no tensors, and keeps no module alive.
+    """
 
     calls: tuple[Call, ...]
-    outputs: Any
+    #: Samples in its input.
+    batch: int = 1
 
     def of(self, module: nn.Module) -> list[Call]:
         """The calls of one module."""
-        return [call for call in self.calls if call.module is module]
+        return [call for call in self.calls if call.reference() is module]
 
 
 def tensors_of(output: Any) -> list[Tensor]:
@@ -83,13 +107,19 @@ def hooked(
     def leave(module: nn.Module, _: Any, output: Any) -> Any:
         return after(module, output) if after is not None and threading.get_ident() == thread else None
 
-    with ExitStack() as stack:
-        for module in modules:
-            if before is not None:
-                stack.callback(module.register_forward_pre_hook(enter).remove)
-            if after is not None:
-                stack.callback(module.register_forward_hook(leave).remove)
+    handles = []
+    try:
+        with _registering:
+            for module in modules:
+                if before is not None:
+                    handles.append(module.register_forward_pre_hook(enter))
+                if after is not None:
+                    handles.append(module.register_forward_hook(leave))
         yield
+    finally:
+        with _registering:
+            for handle in handles:
+                handle.remove()
 
 
 def trace(model: nn.Module, x: Tensor) -> Trace:
@@ -103,7 +133,7 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
     numbers: dict[nn.Module, int] = {}
     running: list[Call] = []
     calls: list[Call] = []
-    makers = WeakTensorKeyDictionary()
+    makers: Any = WeakTensorKeyDictionary()  # Tensor -> (version, maker)
     clock = 0
 
     def enter(module: nn.Module) -> None:
@@ -111,23 +141,31 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
         clock += 1
         index = numbers.get(module, 0)
         numbers[module] = index + 1
-        running.append(Call(names[module], module, index, running[-1] if running else None, clock))
+        running.append(Call(names[module], weakref.ref(module), index, running[-1] if running else None, clock))
 
     def leave(module: nn.Module, output: Any) -> None:
         nonlocal clock
         clock += 1
         call = running.pop()
-        while call.module is not module:  # It raised, and its caller went on.
+        while call.reference() is not module:  # It raised, and its caller went on.
             call = running.pop()
         tensors = tensors_of(output)
         call.end = clock
         call.shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        call.makers = tuple(makers.setdefault(tensor, call) for tensor in tensors)
+        call.floating = tuple(tensor.is_floating_point() for tensor in tensors)
+        call.makers = tuple(made(call, item, tensor) for item, tensor in enumerate(tensors))
         calls.append(call)
 
+    def made(call: Call, item: int, tensor: Tensor) -> tuple[Call, int]:
+        version = None if tensor.is_inference() else tensor._version
+        known: tuple[Any, tuple[Call, int]] | None = makers.get(tensor)
+        if known is None or known[0] != version:
+            known = makers[tensor] = (version, (call, item))
+        return known[1]
+
     with torch.no_grad(), hooked(names, before=enter, after=leave):
-        outputs = model(x.detach().clone())
-    return Trace(tuple(calls), outputs)
+        model(x.detach().clone())
+    return Trace(tuple(calls), x.shape[0])
 
 
 def replaced(output: Any, item: int, tensor: Tensor) -> Any:
