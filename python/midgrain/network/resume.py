@@ -97,7 +97,7 @@ class Resume:
             for module, kept in self._kept.items():
                 stack.enter_context(_answering(module, self._answers(module, kept, values)))
             outputs = self.model(self._batch(self._x, values.shape[0]))
-        if len(reached) <= self.site.call:
+        if not reached:
             raise CannotResume("it does not run the layer")
         return outputs
 
