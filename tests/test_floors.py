@@ -37,7 +37,7 @@ FLOORS = (
     {"driver"},
     {"ops"},
     {"_kernels"},
-    {"errors", "maps", "drawing", "files", "pictures"},
+    {"errors", "maps", "drawing", "files", "pictures", "progress"},
 )
 LEAVES = FLOORS[-1]
 FLOOR = {unit: number for number, units in enumerate(reversed(FLOORS)) for unit in units}
