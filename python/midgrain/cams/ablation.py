@@ -21,7 +21,7 @@ __all__ = ["AblationCAM"]
 
 # Values of the layer in one pass: enough copies to read a linear layer's weights seldom, few enough that what a
 # convolution makes of them stays in the caches.
-_VALUES_AT_ONCE = {"cpu": 2**21, "cuda": 2**26}
+_VALUES_AT_ONCE = {"cpu": 2**23, "cuda": 2**26}
 # A callable target is given all samples for one channel after the other.
 _KEPT_SAMPLES = 8
 
@@ -111,7 +111,6 @@ class AblationCAM(CAM):
             live,
             target,
             classes,
-            trace.outputs,
             batch_size=self.batch_size or min(max(1, at_once), 128),
             relative=True,
             progress=self.progress,

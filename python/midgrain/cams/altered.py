@@ -36,7 +36,6 @@ def altered_scores(
     wanted: Tensor,
     target: Target,
     classes: Tensor | None,
-    example: Any,
     *,
     batch_size: int,
     relative: bool = False,
@@ -56,7 +55,6 @@ def altered_scores(
         wanted: bool [B, J], which alterations of which samples.
         target: what to explain.
         classes: int64 [B], None for a callable target.
-        example: what the network returns for one sample.
         batch_size: copies at once.
         relative: subtract the score of an unaltered copy in the same pass, so that passes of different sizes, which
             round differently, do not count as differences.
@@ -80,8 +78,11 @@ def altered_scores(
                     advance(len(numbers))
         return scores
     union = wanted.any(0)
+    example = None
     with progress_bar(description, int(union.sum()), shown=progress) as advance:
         for numbers in _chunks(union, batch_size):
+            if example is None:
+                example = passes.of_sample(0, numbers[:1].tolist())
             rows = [
                 resolve_target(outputs, target, len(wanted))[1].double()
                 for outputs in _of_batches(passes, first + numbers.tolist(), len(wanted), example)
@@ -125,7 +126,7 @@ def _chunks(wanted: Tensor, batch_size: int) -> list[Tensor]:
 
 
 def _of_batches(passes: Alterations, numbers: Sequence[int], batch: int, example: Any) -> list[Any]:
-    """For every alteration the outputs of the whole batch."""
+    """For every alteration the outputs of the whole batch; `example` is what the network returns for one sample."""
     samples: list[list[Any]] = []
     for sample in range(batch):
         split = _split(passes.of_sample(sample, numbers), len(numbers), example)

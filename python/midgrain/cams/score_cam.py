@@ -67,15 +67,12 @@ class ScoreCAM(CAM):
     def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
         """One pass for the layers, and one per channel of each."""
         network = unwrapped(model)
-        example = self.trace(network, x, target).outputs
         seen = capture(network, x, target, self.sites(network, x, target), backward=False)
         return LayerMaps(
-            tuple(self._layer_map(network, x, target, seen, maps, example) for maps in seen.activations), seen.result
+            tuple(self._layer_map(network, x, target, seen, maps) for maps in seen.activations), seen.result
         )
 
-    def _layer_map(
-        self, network: nn.Module, x: Tensor, target: Target, seen: Capture, activations: Tensor, example: Any
-    ) -> Tensor:
+    def _layer_map(self, network: nn.Module, x: Tensor, target: Target, seen: Capture, activations: Tensor) -> Tensor:
         flat = activations.flatten(2)
         chosen = self._chosen(flat)
         constant = flat.amin(2) == flat.amax(2)
@@ -91,7 +88,6 @@ class ScoreCAM(CAM):
             wanted,
             target,
             seen.result.target,
-            example,
             batch_size=self.batch_size or min(max(1, at_once), 128),
             read=_probabilities if self.weights == "softmax" else lambda outputs: outputs,
             progress=self.progress,
