@@ -380,7 +380,8 @@ class Returns(nn.Module):
     ],
     ids=["tuple", "dict", "tensor"],
 )
-@pytest.mark.parametrize("name", METHODS)
+# Score-CAM takes a class's probability, of a callable what it returns.
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "scorecam"])
 def test_callable_targets_pick_from_any_output(name, form, target) -> None:
     explanation = mg.explainer(name, Returns(form))(batch_for(), target)
     assert explanation.target is None

@@ -1,4 +1,4 @@
-"""A progress bar on the standard error, for what takes long."""
+"""A progress bar on stderr for what takes long."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(description: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(steps)`; the bar goes away at the end, and does not appear at all unless `shown`."""
+def progress_bar(description: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Yields `advance(steps)`; the bar is gone at the end, also after an exception.
+
+    Args:
+        description: what is going on.
+        total: steps until the end.
+        shown: False draws nothing; nor is anything drawn where stderr is a file.
+    """
     if not shown:
         yield lambda steps: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    drawn = console.is_terminal or console.is_jupyter
+    with Progress(console=console, transient=True, disable=not drawn) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)

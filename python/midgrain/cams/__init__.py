@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from midgrain.cams.ablation import AblationCAM
 from midgrain.cams.activation import EigenCAM, ReluActivation, SaliencyTubes
 from midgrain.cams.base import CAM
 from midgrain.cams.gradient import ActGradCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
+from midgrain.cams.guided import GuidedActGradCAM, GuidedGradCAM
 from midgrain.cams.jitter import JitterCAM
+from midgrain.cams.score_cam import ScoreCAM
 from midgrain.scorers import Scorer, ScorerFunction, make_scorer
 
 __all__ = ["CAM", "CAMS", "make_cam", "make_map_scorer"]
@@ -36,6 +39,10 @@ CAMS: dict[str, tuple[Callable[..., CAM], str]] = {
     "layercam": (LayerCAM, "LayerCAM: activations times positive gradients, position by position"),
     "hirescam": (HiResCAM, "HiResCAM: activations times gradients, position by position"),
     "jittercam": (_jittercam, "Jitter-CAM: Grad-CAM of overlapping patches, at twice the resolution"),
+    "ablationcam": (AblationCAM, "Ablation-CAM: by the share of the score that is lost without them"),
+    "scorecam": (ScoreCAM, "Score-CAM: by the score of the input seen through them; one pass per channel"),
+    "guided-gradcam": (GuidedGradCAM, "guided backpropagation times Grad-CAM"),
+    "guided-act-gradcam": (GuidedActGradCAM, "guided backpropagation times Act-Grad-CAM"),
     "eigencam": (EigenCAM, "Eigen-CAM: first principal component of the activations, blind to the class"),
     "relu-activation": (ReluActivation, "sum of the positive activations, blind to the class"),
     "saliency-tubes": (SaliencyTubes, "Saliency Tubes: channels weighted by the linear layer's weights"),

@@ -41,9 +41,13 @@ class EigenCAM(FormulaCAM):
         positions = activations.flatten(2).transpose(1, 2).double()  # [B, P, K]
         centred = positions - positions.mean(1, keepdim=True)
         with torch.autocast(activations.device.type, enabled=False):
-            # The eigenvectors of the P x P products: K is mostly larger than P.
-            values, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
-        projection = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()  # [B, P]
+            # Eigenvectors of the products of positions or of channels, whichever are fewer.
+            if positions.shape[1] <= positions.shape[2]:
+                values, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
+                projection = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()  # [B, P]
+            else:
+                vectors = torch.linalg.eigh(centred.transpose(1, 2) @ centred).eigenvectors
+                projection = (centred @ vectors[..., -1:])[..., 0]
         agreement = (projection * centred.sum(2)).sum(1, keepdim=True)
         projection = torch.where(agreement >= 0, projection, -projection)
         return projection.reshape(activations.shape[0], *activations.shape[2:]).float()

@@ -128,7 +128,7 @@ class JitterCAM(CAM):
             whole = capture(network, x, target, [site], backward=self.inner.backward)
         result = driver.forward(network, x, target) if whole is None else whole.result
         inner = Inner(self.inner, network, site, target if result.target is None else result.target, whole)
-        with progress_bar("jittercam", x.shape[0] * sum(grid.count for grid in grids), self.progress) as advance:
+        with progress_bar("jittercam", x.shape[0] * sum(grid.count for grid in grids), shown=self.progress) as advance:
             maps = [self._finer(inner, x, grid, advance) for grid in grids]
         finest = tuple(max(sizes) for sizes in zip(*(each.shape[1:] for each in maps), strict=True))
         alike = [each if tuple(each.shape[1:]) == finest else resize_maps(each, finest) for each in maps]

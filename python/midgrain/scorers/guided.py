@@ -15,7 +15,7 @@ from midgrain import driver
 from midgrain.driver import Target
 from midgrain.scorers.base import Score, max_abs_over_channels
 
-__all__ = ["Guided"]
+__all__ = ["Guided", "GuidedReLUs"]
 
 _aten = torch.ops.aten
 
@@ -39,7 +39,7 @@ class Guided:
         Raises:
             ValueError: the gradient met no ReLU (a network of GELU or SiLU, say).
         """
-        relus = _Count()
+        relus = GuidedReLUs()
         result = driver.input_gradient(model, x, target, relus.guide)
         if relus.met == 0:
             raise ValueError(
@@ -50,7 +50,7 @@ class Guided:
         return Score(max_abs_over_channels(result.gradient), result)
 
 
-class _Count:
+class GuidedReLUs:
     """Guides one backward pass and counts the ReLUs it met."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class _GuidedOperators(TorchDispatchMode):
 
     _BACKWARDS = frozenset({_aten.threshold_backward.default, _aten.hardtanh_backward.default})
 
-    def __init__(self, count: _Count) -> None:
+    def __init__(self, count: GuidedReLUs) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.count = count
 

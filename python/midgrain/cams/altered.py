@@ -1,0 +1,165 @@
+"""Scores of many altered copies of every sample, some copies at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from midgrain.driver import Target, resolve_target
+from midgrain.progress import progress_bar
+
+__all__ = ["UNALTERED", "Alterations", "altered_scores", "check_batch_size", "check_count", "check_flag"]
+
+#: The alteration that changes nothing.
+UNALTERED = -1
+
+
+class Alterations(Protocol):
+    """Passes through a network with something altered, said by a number; `UNALTERED` alters nothing."""
+
+    def of_sample(self, sample: int, numbers: Sequence[int]) -> Any:
+        """The outputs for copies of one sample, each altered in its own way."""
+        ...
+
+    def of_batch(self, number: int) -> Any:
+        """The outputs for the whole batch, every sample altered in the same way."""
+        ...
+
+
+def altered_scores(
+    passes: Alterations,
+    wanted: Tensor,
+    target: Target,
+    classes: Tensor | None,
+    *,
+    batch_size: int,
+    relative: bool = False,
+    read: Callable[[Any], Any] = lambda outputs: outputs,
+    progress: bool = False,
+    description: str = "",
+) -> Tensor:
+    """The explained score of every altered copy.
+
+    Classes are looked up in the outputs of many copies of one sample. A callable target always gets the outputs of
+    the original batch, every sample altered in the same way, since it may pick a class for each of them: where all
+    that a network returns has the batch first, these are put together from passes of many copies; where not, the
+    batch is run for every alteration.
+
+    Args:
+        passes: runs the network.
+        wanted: bool [B, J], which alterations of which samples.
+        target: what to explain.
+        classes: int64 [B], None for a callable target.
+        batch_size: copies at once.
+        relative: subtract the score of an unaltered copy in the same pass, so that passes of different sizes, which
+            round differently, do not count as differences.
+        read: from the outputs to those with the classes' scores.
+        progress: show a bar.
+        description: what it says.
+
+    Returns:
+        float64 [B, J], 0 where not wanted.
+    """
+    scores = torch.zeros(wanted.shape, dtype=torch.float64, device=wanted.device)
+    first = [UNALTERED] if relative else []
+    if classes is not None:
+        with progress_bar(description, int(wanted.sum()), shown=progress) as advance:
+            for sample, chosen in enumerate(wanted):
+                for numbers in _chunks(chosen, batch_size):
+                    outputs = read(passes.of_sample(sample, first + numbers.tolist()))
+                    copies = len(first) + len(numbers)
+                    got = resolve_target(outputs, classes[sample].expand(copies), copies)[1].double()
+                    scores[sample, numbers] = (got[1:] - got[0] if relative else got).to(scores.device)
+                    advance(len(numbers))
+        return scores
+    union = wanted.any(0)
+    example = None
+    with progress_bar(description, int(union.sum()), shown=progress) as advance:
+        for numbers in _chunks(union, batch_size):
+            if example is None:
+                example = passes.of_sample(0, numbers[:1].tolist())
+            rows = [
+                resolve_target(outputs, target, len(wanted))[1].double()
+                for outputs in _of_batches(passes, first + numbers.tolist(), len(wanted), example)
+            ]
+            got = torch.stack(rows, 1).to(scores.device)
+            scores[:, numbers] = got[:, 1:] - got[:, :1] if relative else got
+            advance(len(numbers))
+    return scores.where(wanted, 0.0)
+
+
+def check_batch_size(batch_size: int | None) -> int | None:
+    """The number of copies at once as the user gave it.
+
+    Raises:
+        TypeError: neither None nor an integer.
+        ValueError: less than 1.
+    """
+    return None if batch_size is None else check_count(batch_size, "batch_size")
+
+
+def check_count(value: int, name: str) -> int:
+    """Raises TypeError unless it is an integer, ValueError unless it is 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an int or None, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name}: expected 1 or more, got {value}")
+    return int(value)
+
+
+def check_flag(value: bool, name: str) -> bool:
+    """Raises TypeError unless it is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+    return value
+
+
+def _chunks(wanted: Tensor, batch_size: int) -> list[Tensor]:
+    """Where bool [J] is true, so many at a time."""
+    numbers = wanted.nonzero()[:, 0]
+    return list(numbers.split(batch_size)) if len(numbers) else []
+
+
+def _of_batches(passes: Alterations, numbers: Sequence[int], batch: int, example: Any) -> list[Any]:
+    """For every alteration the outputs of the whole batch; `example` is what the network returns for one sample."""
+    samples: list[list[Any]] = []
+    for sample in range(batch):
+        split = _split(passes.of_sample(sample, numbers), len(numbers), example)
+        if split is None:
+            return [passes.of_batch(number) for number in numbers]
+        samples.append(split)
+    return [_joined([split[place] for split in samples]) for place in range(len(numbers))]
+
+
+def _split(outputs: Any, copies: int, example: Any) -> list[Any] | None:
+    """The outputs of every copy on its own; None where it does not show how they would be told apart."""
+    leaves, structure = pytree.tree_flatten(outputs)
+    examples, expected = pytree.tree_flatten(example)
+    if structure != expected or not any(isinstance(leaf, Tensor) for leaf in leaves):
+        return None
+    for leaf, one in zip(leaves, examples, strict=True):
+        if isinstance(leaf, Tensor):
+            if not isinstance(one, Tensor) or list(one.shape[:1]) != [1] or leaf.shape != (copies, *one.shape[1:]):
+                return None
+        elif not isinstance(leaf, float | int | str | None):
+            return None
+    return [
+        pytree.tree_unflatten(
+            [leaf[place : place + 1] if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
+        )
+        for place in range(copies)
+    ]
+
+
+def _joined(outputs: Sequence[Any]) -> Any:
+    """One batch from the outputs of its samples."""
+    if len(outputs) == 1:
+        return outputs[0]
+    leaves, structure = zip(*(pytree.tree_flatten(each) for each in outputs), strict=True)
+    joined = [torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0] for parts in zip(*leaves, strict=True)]
+    return pytree.tree_unflatten(joined, structure[0])
