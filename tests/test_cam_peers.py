@@ -25,6 +25,8 @@ torchcam = pytest.importorskip("torchcam.methods", reason="needs torchcam (extra
 torchvision = pytest.importorskip("torchvision")
 
 TOLERANCE = 1e-5
+# Ablation-CAM's weights are differences of nearly equal scores, which grad-cam takes in single precision.
+ABLATION_TOLERANCE = 1e-4
 CLASSES = [3, 17, 8]
 
 #: Network -> a layer of it whose output nothing that follows changes in place, so that the peers see it too.
@@ -43,6 +45,7 @@ GRAD_CAM = {
     "eigencam": grad_cam.EigenCAM,
 }
 TORCHCAM = {"gradcam": torchcam.GradCAM, "xgradcam": torchcam.XGradCAM, "layercam": torchcam.LayerCAM}
+PERTURBING = {"ablationcam": grad_cam.AblationCAM, "scorecam": grad_cam.ScoreCAM}
 # What the peers add to denominators.
 GRAD_CAM_EPSILON = {"gradcam++": 1e-6, "xgradcam": 1e-7}
 TORCHCAM_EPSILON = {"xgradcam": 1e-8}
@@ -84,6 +87,11 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(network(request.param), LAYERS[request.param], batch_for(batch=3, size=(96, 96)))
 
 
+def needs(method: str) -> pytest.MarkDecorator:
+    """For tests of methods that come later."""
+    return pytest.mark.skipif(method not in mg.methods(), reason=f"needs {method}")
+
+
 def class_targets(classes: list[int] = CLASSES) -> list[Callable[[Tensor], Tensor]]:
     """One callable per sample, as grad-cam has them."""
     return [grad_cam.utils.model_targets.ClassifierOutputTarget(number) for number in classes]
@@ -103,7 +111,7 @@ def from_grad_cam(
     method: str, model: nn.Module, layer: nn.Module, x: Tensor, targets: list[Any] | None = None, **options: Any
 ) -> FromGradCam:
     targets = class_targets() if targets is None else targets
-    with GRAD_CAM[method](model, [layer], **options) as cam:
+    with (GRAD_CAM | PERTURBING)[method](model, [layer], **options) as cam:
         heatmap = cam(x, targets)
         seen = cam.activations_and_grads
         activations, gradients = seen.activations[0], (seen.gradients or [None])[0]
@@ -257,3 +265,68 @@ def test_captum_guided_grad_cam() -> None:
     if "guided-gradcam" in mg.methods():
         ours = mg.explainer("guided-gradcam", model, layer="features.27")(x, CLASSES)
         assert_same(ours.heatmap, theirs)
+
+
+@pytest.fixture(scope="module", params=["layer2", "layer4"])
+def small_case(request: pytest.FixtureRequest) -> Case:
+    """A network that can be run hundreds of times, a layer with convolutions after it or the last, one picture."""
+    return Case(network("resnet18"), request.param, batch_for(batch=1, size=(64, 64)))
+
+
+@needs("ablationcam")
+def test_grad_cam_ablation_cam(small_case: Case) -> None:
+    """It divides by the score as published, sign and all; where the layer has negative values, it ablates otherwise."""
+    model, x, classes = small_case.model, small_case.x, CLASSES[:1]
+    theirs = from_grad_cam("ablationcam", model, small_case.module, x, class_targets(classes))
+    ours = mg.explainer("ablationcam", model, layer=small_case.layer, divide_by="score")(x, classes)
+    assert theirs.activations.min() == 0
+    assert_same(ours.cam, theirs.raw.clamp(min=0), ABLATION_TOLERANCE)
+
+
+def score_cam(model: nn.Module, x: Tensor, activations: Tensor, classes: list[int], *, grad_cams: bool) -> Tensor:
+    """Score-CAM with a softmax over the channels; grad-cam resizes with aligned corners, then rescales to 0 .. 1."""
+    maps = []
+    for picture, layer, number in zip(x, activations, classes, strict=True):
+        logits = []
+        for channel in layer:
+            mask = channel[None, None]
+            if grad_cams:
+                mask = rescaled(nn.functional.interpolate(mask, x.shape[2:], mode="bilinear", align_corners=True))
+            else:
+                mask = nn.functional.interpolate(rescaled(mask), x.shape[2:], mode="bilinear")
+            with torch.no_grad():
+                logits.append(model(picture[None] * mask)[0, number])
+        weights = torch.stack(logits).softmax(0)
+        maps.append((weights[:, None, None] * layer).sum(0).clamp(min=0))
+    return torch.stack(maps)
+
+
+def rescaled(mask: Tensor) -> Tensor:
+    width = mask.max() - mask.min()
+    return (mask - mask.min()) / (width if width > 0 else 1.0)
+
+
+@needs("scorecam")
+def test_grad_cam_and_torchcam_score_cam() -> None:
+    """Both weigh with a softmax over the channels; torchcam's masks are made as ours, grad-cam's are not."""
+    model, x = tiny_net(classes=20), batch_for(batch=3)
+    model[4] = nn.ReLU()
+    theirs = from_grad_cam("scorecam", model, model[4], x)
+    oracle = score_cam(model, x, theirs.activations, CLASSES, grad_cams=True)
+    assert_same(oracle, theirs.raw.clamp(min=0))
+    ours = mg.explainer("scorecam", model, layer="4", weights="channel-softmax")(x, CLASSES).cam
+    assert_same(ours, score_cam(model, x, theirs.activations, CLASSES, grad_cams=False))
+    with torchcam.ScoreCAM(model, "4") as cam:
+        model(x)
+        (raw,) = cam(CLASSES, normalized=False)
+    assert_same(ours, raw)
+
+
+@needs("scorecam")
+def test_torchcam_score_cam(small_case: Case) -> None:
+    model, x, classes = small_case.model, small_case.x, CLASSES[:1]
+    with torchcam.ScoreCAM(model, small_case.layer) as cam:
+        model(x)
+        (theirs,) = cam(classes, normalized=False)
+    ours = mg.explainer("scorecam", model, layer=small_case.layer, weights="channel-softmax")(x, classes)
+    assert_same(ours.cam, theirs)
