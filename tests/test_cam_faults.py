@@ -6,6 +6,7 @@ wrong, so that the test says the truth about it; if a newer version is right, th
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -223,6 +224,34 @@ def test_modes_are_kept(name) -> None:
     assert state(net) == before
     grad_cam.GradCAM(net, [net[4]])
     mended_if(net.training, "grad-cam")
+
+
+@pytest.fixture
+def new_tensors():
+    """Counts the tensors that were made since the test began and are still there."""
+
+    def count() -> int:
+        gc.collect()
+        return sum(type(thing) is Tensor for thing in gc.get_objects())
+
+    gc.freeze()  # What is there already is not looked at: there is a lot of it.
+    yield count
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_tensor_outlives_its_explanation(name, new_tensors) -> None:
+    """Extractors that keep activations, outputs and their graph between calls fill the memory of whoever keeps them."""
+    net, x = tiny_net(), batch_for(batch=3)
+    explainer = mg.explainer(name, net, layer="4")
+    explainer(x, CLASSES)  # The layer is found once and remembered.
+    before = new_tensors()
+    explainer(x, CLASSES)
+    assert new_tensors() == before
+    with grad_cam.GradCAM(net, [net[4]]) as cam:
+        cam(x, class_targets())
+        net.zero_grad()
+        mended_if(new_tensors() == before, "grad-cam")
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
