@@ -28,7 +28,7 @@ ITERATIONS = 10
 LAB_RANGES = list(mg.ops.LAB_RANGES)
 SKIMAGE_DATA = Path(skimage.__file__).parent / "data"
 
-_PACKAGES = ("numpy", "scikit-image", "scipy", "fast-slic", "torch", "torchvision")
+_PACKAGES = ("numpy", "scikit-image", "scipy", "fast-slic", "torch", "torchvision", "grad-cam", "captum", "torchcam")
 # Standard deviation, of 255, of the noise that an enlarged photograph lacks and a camera of its size has.
 _SENSOR_NOISE = 2.0
 

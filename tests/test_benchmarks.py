@@ -16,6 +16,7 @@ from midgrain._kernels import _cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [
+    "cams_speed",
     "connectivity_speed",
     "floors",
     "patches_speed",

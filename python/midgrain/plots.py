@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_comparison", "plot_explanation"]
 
 _PANEL_INCHES = 3.2
+_PANELS_PER_ROW = 5
 
 
 def _show(axes: Any, picture: Any, title: str) -> None:
@@ -59,7 +61,7 @@ def plot_explanation(explanation: Explanation, i: int = 0, *, max_frames: int = 
 
 
 def plot_comparison(picture: Any, overlays: Mapping[str, Any], title: str = "") -> Figure:
-    """One picture and several overlays of it side by side.
+    """One picture and several overlays of it, in rows of up to five panels that are as even as can be.
 
     Args:
         picture: uint8 [H, W, 3].
@@ -67,9 +69,15 @@ def plot_comparison(picture: Any, overlays: Mapping[str, Any], title: str = "") 
         title: above everything.
     """
     panels = {"input": picture, **overlays}
-    figure = Figure(figsize=(len(panels) * _PANEL_INCHES, _PANEL_INCHES + 0.6), layout="constrained")
-    for axes, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    rows = math.ceil(len(panels) / _PANELS_PER_ROW)
+    columns = math.ceil(len(panels) / rows)
+    height = rows * _PANEL_INCHES + 0.6
+    figure = Figure(figsize=(columns * _PANEL_INCHES, height), layout="constrained")
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (name, panel) in zip(places, panels.items(), strict=False):
         _show(axes, panel, name)
+    for axes in places[len(panels) :]:
+        axes.remove()
     if title:
         figure.suptitle(title, fontsize=12)
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from midgrain.cams import CAMS, make_map_scorer
@@ -9,7 +11,7 @@ from midgrain.explainer_base import Explainer, ScorerExplainer
 from midgrain.regions.swag import SWAG
 from midgrain.scorers import SCORERS
 
-__all__ = ["explainer", "methods"]
+__all__ = ["explainer", "method_options", "methods"]
 
 #: Name -> (superpixels, one line).
 _SWAG_VARIANTS = {
@@ -30,6 +32,26 @@ def methods() -> dict[str, str]:
     lines = {name: line for name, (_, line) in _SWAG_VARIANTS.items()}
     lines |= {name: line for name, (_, line) in CAMS.items()}
     return lines | {name: line for name, (_, line) in SCORERS.items()}
+
+
+def method_options(name: str) -> frozenset[str]:
+    """The names of the options that `explainer` takes for a method.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> from midgrain.registry import method_options
+        >>> sorted(method_options("relu-activation"))
+        ['layer', 'mean', 'reshape', 'std']
+    """
+    if name in _SWAG_VARIANTS:
+        return _parameters(SWAG) - {"model", "superpixels"}
+    if name in CAMS:
+        return _parameters(CAMS[name][0]) | {"mean", "std"}
+    if name in SCORERS:
+        return _parameters(SCORERS[name][0]) | {"mean", "std"}
+    raise ValueError(f"name: expected one of {', '.join(methods())}, got {name!r}")
 
 
 def explainer(name: str, model: Any, **options: Any) -> Explainer:
@@ -60,3 +82,7 @@ def explainer(name: str, model: Any, **options: Any) -> Explainer:
         normalisation = {key: options.pop(key) for key in ("mean", "std") if key in options}
         return ScorerExplainer(name, model, make_map_scorer(name, **options), **normalisation)
     raise ValueError(f"name: expected one of {', '.join(methods())}, got {name!r}")
+
+
+def _parameters(factory: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(factory).parameters)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from midgrain.cli.bench import bench
+from midgrain.cli.compare import compare
 from midgrain.cli.demo import demo
 from midgrain.cli.explain import explain
 from midgrain.cli.info import info, list_methods
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(explain)
+app.command()(compare)
 app.command("methods")(list_methods)
 app.command()(info)
 app.command()(bench)

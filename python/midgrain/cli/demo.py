@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from midgrain.cli.explain import explain_picture, ranking, save_picture
+from midgrain.cli.explaining import explain_picture, ranking, save_figure, save_picture
 from midgrain.cli.output import console
-from midgrain.files import check_writable_folder, write_whole
+from midgrain.files import check_writable_folder
 
 __all__ = ["demo"]
 
@@ -52,7 +52,7 @@ def demo(
         {title: overlays[method] for method, title in _PANELS.items()},
         f'Which regions made the network say "{classes[0].label}"?',
     )
-    write_whole(comparison_path, lambda file: figure.savefig(file, format="png", dpi=110))
+    save_figure(figure, comparison_path)
     # The first one also loads what torch loads lazily.
     console.print(f"{min(seconds):.2f} s per explanation, the network's passes included", highlight=False)
     console.print(f"{overlay_path}\n{comparison_path}", highlight=False, markup=False, soft_wrap=True)

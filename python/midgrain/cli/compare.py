@@ -1,0 +1,135 @@
+"""`midgrain compare`: one photograph, several methods, one picture of them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from midgrain.cli.explaining import class_entry, explain_picture, ranking, save_figure
+from midgrain.cli.options import (
+    AlphaOption,
+    ContoursOption,
+    DeviceOption,
+    JsonOption,
+    LayerOption,
+    MeanOption,
+    ModelOption,
+    SegmentsOption,
+    SizeOption,
+    StdOption,
+    TargetOption,
+    Wishes,
+    check_alpha,
+    check_methods,
+    class_number,
+    load_network,
+)
+from midgrain.cli.output import console, errors, print_json
+from midgrain.files import check_writable_folder
+
+if TYPE_CHECKING:
+    from midgrain.explanation import Explanation
+
+__all__ = ["compare"]
+
+_USUAL = ("gradcam", "gradcam++", "layercam", "jittercam", "swag-ig", "guided")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+
+
+def compare(
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="A photograph.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help=f"The file to write: {', '.join(_SUFFIXES)}.")] = Path(
+        "comparison.png"
+    ),
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="See 'midgrain methods'; may be given several times. By default six usual ones."),
+    ] = None,
+    model: ModelOption = "demo",
+    target: TargetOption = None,
+    layer: LayerOption = None,
+    n_segments: SegmentsOption = None,
+    alpha: AlphaOption = 0.5,
+    contours: ContoursOption = True,
+    size: SizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Draw what several methods say about one photograph side by side."""
+    from midgrain.pictures import open_picture
+    from midgrain.plots import plot_comparison
+
+    names = _names(method)
+    check_alpha(alpha)
+    _check_output(output)
+    picture = open_picture(photo)
+    loaded = load_network(model, device, size, mean, std, layer)
+    wishes = Wishes(n_segments, layer)
+    # The class is the same for all methods; this pass also loads what torch loads lazily, outside of their times.
+    seen, shown = explain_picture(picture, loaded, "centre", class_number(target, loaded), device)
+    explained = class_entry(seen, loaded)
+    made: dict[str, Explanation] = {}
+    seconds: dict[str, float] = {}
+    for name in _with_progress(names, silent=as_json):
+        options = wishes.options(name)
+        started = time.perf_counter()
+        try:
+            made[name], _ = explain_picture(picture, loaded, name, explained.index, device, **options)
+        except (ValueError, TypeError) as error:
+            # What nobody asked for by name is left out where the network does not suit it.
+            if method or options:
+                raise
+            errors.print(f"midgrain: {name} left out: {error}", highlight=False, markup=False, soft_wrap=True)
+        seconds[name] = time.perf_counter() - started
+    if not made:
+        raise ValueError(f"method: none of {', '.join(names)} suits this network; see 'midgrain methods'")
+    overlays = {name: each.overlay(image=shown, alpha=alpha, contours=contours) for name, each in made.items()}
+    title = f"{explained.label} ({explained.probability:.1%})"
+    save_figure(plot_comparison(shown, overlays, title), output)
+    if as_json:
+        print_json(
+            {
+                "picture": str(photo),
+                "output": str(output),
+                "target": vars(explained),
+                "top5": [vars(entry) for entry in ranking(seen, loaded)],
+                "methods": [{"method": name, "seconds": seconds[name]} for name in made],
+            }
+        )
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method")
+    table.add_column("seconds", justify="right")
+    for name in made:
+        table.add_row(name, f"{seconds[name]:.2f}")
+    console.print(table)
+    console.print(f"{photo}: {title} -> {output}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _names(given: Sequence[str] | None) -> list[str]:
+    from midgrain.registry import methods
+
+    if not given:
+        return [name for name in _USUAL if name in methods()]
+    check_methods(given)
+    return list(dict.fromkeys(given))
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() not in _SUFFIXES or output.is_dir():
+        raise ValueError(f"output: expected a file ending in {', '.join(_SUFFIXES)}, got {str(output)!r}")
+    check_writable_folder(output.parent, "output")
+
+
+def _with_progress(names: Sequence[str], *, silent: bool) -> Any:
+    from rich.progress import track
+
+    silent = silent or not errors.is_terminal
+    return track(names, description="explaining", console=errors, transient=True, disable=silent)

@@ -1,0 +1,85 @@
+"""What commands do with one photograph: explain it, say what the network saw, write a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from midgrain.cli.options import find_device
+from midgrain.files import write_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from midgrain.explanation import Explanation
+    from midgrain.models import LoadedModel
+
+__all__ = ["Ranking", "class_entry", "explain_picture", "ranking", "save_figure", "save_picture"]
+
+_SHOWN_SIDE = 1024
+_DOTS_PER_INCH = 110
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One class that the network considered."""
+
+    index: int
+    label: str
+    probability: float
+
+
+def explain_picture(
+    picture: Image.Image, loaded: LoadedModel, method: str, target: int | None, device: str, **options: Any
+) -> tuple[Explanation, npt.NDArray[np.uint8]]:
+    """One explanation, and the network's crop of the picture to draw it on."""
+    from midgrain.registry import explainer
+
+    run = explainer(method, loaded.model, mean=loaded.preprocess.mean, std=loaded.preprocess.std, **options)
+    explanation = run(loaded.preprocess(picture).to(find_device(device)), target)
+    return explanation, loaded.preprocess.shown(picture, _SHOWN_SIDE)
+
+
+def ranking(explanation: Explanation, loaded: LoadedModel, k: int = 5) -> list[Ranking]:
+    """The k most probable classes."""
+    assert explanation.outputs is not None
+    probabilities = explanation.outputs[0].float().softmax(0)
+    top = probabilities.topk(min(k, len(probabilities)))
+    return [
+        Ranking(index, loaded.label(index), value)
+        for value, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    ]
+
+
+def class_entry(explanation: Explanation, loaded: LoadedModel) -> Ranking:
+    """The class that is explained."""
+    assert explanation.target is not None
+    assert explanation.outputs is not None
+    index = int(explanation.target[0])
+    return Ranking(index, loaded.label(index), float(explanation.outputs[0].float().softmax(0)[index]))
+
+
+def save_picture(pixels: npt.NDArray[np.uint8], path: Path) -> None:
+    """Write uint8 [H, W, 3] in the format of the path's ending, whole or not at all; makes its folder."""
+    from PIL import Image
+
+    format_ = Image.registered_extensions()[path.suffix.lower()]
+    _write(path, lambda file: Image.fromarray(pixels).save(file, format=format_))
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Likewise a Matplotlib figure."""
+    _write(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=_DOTS_PER_INCH))
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, write)
+    except OSError as error:
+        raise OSError(f"output: cannot write {str(path)!r} ({error.strerror or error})") from error
