@@ -249,6 +249,13 @@ def test_callables_always_get_the_original_batch(form, batch, way) -> None:
     check(made.cam, by_hand(net.net, "5", x, TARGETS[:batch]))
 
 
+def test_callables_with_more_samples_than_are_kept(monkeypatch) -> None:
+    net, x = curved_net(), batch_for(batch=3, dtype=torch.float64)
+    monkeypatch.setattr(ablation, "_KEPT_SAMPLES", 2)
+    made = explained(net, x, lambda out: out[torch.arange(3), TARGETS], layer="5", batch_size=3)
+    check(made.cam, by_hand(net, "5", x, TARGETS))
+
+
 def test_callables_may_compute() -> None:
     net, x = tiny_net(dtype=torch.float64), batch_for(dtype=torch.float64)
     made = explained(net, x, lambda out: out.softmax(1)[:, 2])
