@@ -165,6 +165,20 @@ def test_affine_scores_need_no_pass_but_the_first() -> None:
     assert model.passes == 1
 
 
+@pytest.mark.parametrize("layer", ["first", "second.norm1"])
+def test_what_comes_before_the_layer_runs_once(layer) -> None:
+    """Inside a transformer block too, which has a fast way around its own layers."""
+    net, calls = seeded(TinyTransformer).eval(), []
+    inner = net.patches.forward
+    net.patches.forward = lambda x: calls.append(1) or inner(x)
+    counts = []
+    for batch_size in (1, 8):
+        calls.clear()
+        explained(net, batch_for(batch=1), 3, layer=layer, batch_size=batch_size)
+        counts.append(len(calls))
+    assert counts[0] == counts[1] < 8
+
+
 def test_channels_that_are_zero_everywhere_need_no_pass(monkeypatch) -> None:
     net, x = curved_net(), batch_for(batch=2, dtype=torch.float64)
     with torch.no_grad():
@@ -247,6 +261,13 @@ def test_callables_always_get_the_original_batch(form, batch, way) -> None:
     assert sizes == {batch}
     assert made.target is None
     check(made.cam, by_hand(net.net, "5", x, TARGETS[:batch]))
+
+
+def test_callables_with_more_samples_than_are_kept(monkeypatch) -> None:
+    net, x = curved_net(), batch_for(batch=3, dtype=torch.float64)
+    monkeypatch.setattr(ablation, "_KEPT_SAMPLES", 2)
+    made = explained(net, x, lambda out: out[torch.arange(3), TARGETS], layer="5", batch_size=3)
+    check(made.cam, by_hand(net, "5", x, TARGETS))
 
 
 def test_callables_may_compute() -> None:

@@ -256,7 +256,9 @@ def test_saliency_tubes_elsewhere(net, target, options, match) -> None:
 
 @DIMS
 @pytest.mark.parametrize("how", ["bfloat16", "float16", "autocast bfloat16", "autocast float16"])
-@pytest.mark.parametrize("name", [*GRADIENTS, "eigencam", "relu-activation", "scorecam", "guided-gradcam"])
+@pytest.mark.parametrize(
+    "name", [*GRADIENTS, "eigencam", "relu-activation", "ablationcam", "scorecam", "guided-gradcam"]
+)
 def test_half_precision_is_near(name, how, dims) -> None:
     net, x = curved_net(dims, dtype=torch.float32), batch_for(dims)
     options = {"layer": "5"} | ({} if name in ("eigencam", "relu-activation") else {"relu": False})
