@@ -487,7 +487,7 @@ def test_a_jittered_map_weighs_superpixels() -> None:
         ({"layer": ["0.1", "0.3"]}, ValueError, "layer: expected one layer for 'jittercam'"),
         ({"nonsense": 3}, TypeError, "'gradcam' has no option nonsense"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_options(options, error, match) -> None:
     with pytest.raises(error, match=match):

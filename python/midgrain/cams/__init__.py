@@ -17,19 +17,6 @@ from midgrain.scorers import Scorer, ScorerFunction, make_scorer
 
 __all__ = ["CAM", "CAMS", "make_cam", "make_map_scorer"]
 
-
-def _jittercam(inner: str | CAM = "gradcam", **options: Any) -> JitterCAM:
-    """A JitterCAM; options that are not its own are those of the inner map."""
-    own = {name: options.pop(name) for name in list(options) if name in inspect.signature(JitterCAM).parameters}
-    if isinstance(inner, str):
-        inner = make_cam(inner, **options)
-    elif options:
-        raise TypeError(f"inner: a CAM has its own options, got {', '.join(sorted(options))} too")
-    if not isinstance(inner, CAM):
-        raise TypeError(f"inner: expected a method's name or a CAM, got {type(inner).__name__}")
-    return JitterCAM(inner, **own)
-
-
 #: Name -> (class, one line).
 CAMS: dict[str, tuple[Callable[..., CAM], str]] = {
     "gradcam": (GradCAM, "Grad-CAM: channels weighted by their mean gradient"),
@@ -38,7 +25,7 @@ CAMS: dict[str, tuple[Callable[..., CAM], str]] = {
     "act-gradcam": (ActGradCAM, "Act-Grad-CAM (Grad-AMap-CAM): by their mean activation times gradient"),
     "layercam": (LayerCAM, "LayerCAM: activations times positive gradients, position by position"),
     "hirescam": (HiResCAM, "HiResCAM: activations times gradients, position by position"),
-    "jittercam": (_jittercam, "Jitter-CAM: Grad-CAM of overlapping patches, at twice the resolution"),
+    "jittercam": (JitterCAM, "Jitter-CAM: Grad-CAM of overlapping patches, at twice the resolution"),
     "ablationcam": (AblationCAM, "Ablation-CAM: by the share of the score that is lost without them"),
     "scorecam": (ScoreCAM, "Score-CAM: by the score of the input seen through them; one pass per channel"),
     "guided-gradcam": (GuidedGradCAM, "guided backpropagation times Grad-CAM"),

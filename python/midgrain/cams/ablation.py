@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from midgrain.cams.altered import UNALTERED, altered_scores, check_batch_size, check_flag
+from midgrain.cams.altered import UNALTERED, altered_scores, check_batch_size
 from midgrain.cams.base import CAM, LayerMaps
 from midgrain.cams.layers import Layer, Reshape
 from midgrain.driver import Target
@@ -16,6 +16,7 @@ from midgrain.network.capture import Capture, Site, capture, run_from, run_until
 from midgrain.network.modules import unwrapped
 from midgrain.network.resume import CannotResume, Resume
 from midgrain.network.trace import Trace
+from midgrain.ops.checks import check_bool
 
 __all__ = ["AblationCAM"]
 
@@ -63,10 +64,10 @@ class AblationCAM(CAM):
         super().__init__(layer, reshape)
         if divide_by not in ("score", "magnitude"):
             raise ValueError(f"divide_by: expected 'score' or 'magnitude', got {divide_by!r}")
-        self.relu = check_flag(relu, "relu")
+        self.relu = check_bool(relu, "relu")
         self.divide_by = divide_by
         self.batch_size = check_batch_size(batch_size)
-        self.progress = check_flag(progress, "progress")
+        self.progress = check_bool(progress, "progress")
 
     def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
         """Per layer one forward and one backward pass, and passes with ablated channels where they are needed.

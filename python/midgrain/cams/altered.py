@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from midgrain.driver import Target, resolve_target
+from midgrain.ops.checks import check_int
 from midgrain.progress import progress_bar
 
-__all__ = ["UNALTERED", "Alterations", "altered_scores", "check_batch_size", "check_count", "check_flag"]
+__all__ = ["UNALTERED", "Alterations", "altered_scores", "check_batch_size"]
 
 #: The alteration that changes nothing.
 UNALTERED = -1
@@ -100,23 +100,7 @@ def check_batch_size(batch_size: int | None) -> int | None:
         TypeError: neither None nor an integer.
         ValueError: less than 1.
     """
-    return None if batch_size is None else check_count(batch_size, "batch_size")
-
-
-def check_count(value: int, name: str) -> int:
-    """Raises TypeError unless it is an integer, ValueError unless it is 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name}: expected an int or None, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected 1 or more, got {value}")
-    return int(value)
-
-
-def check_flag(value: bool, name: str) -> bool:
-    """Raises TypeError unless it is a bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
-    return value
+    return None if batch_size is None else check_int(batch_size, "batch_size", 1)
 
 
 def _chunks(wanted: Tensor, batch_size: int) -> list[Tensor]:

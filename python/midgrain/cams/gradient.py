@@ -11,6 +11,7 @@ from torch import Tensor
 
 from midgrain.cams.base import FormulaCAM
 from midgrain.cams.layers import Layer, Reshape
+from midgrain.ops.checks import check_bool
 
 __all__ = ["ActGradCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM"]
 
@@ -36,10 +37,8 @@ class _WeightedCAM(FormulaCAM):
         super().__init__(layer, reshape)
         if temporal not in ("clip", "frame"):
             raise ValueError(f"temporal: expected 'clip' or 'frame', got {temporal!r}")
-        if not isinstance(relu, bool):
-            raise TypeError(f"relu: expected a bool, got {type(relu).__name__}")
         self.temporal = temporal
-        self.relu = relu
+        self.relu = check_bool(relu, "relu")
 
     def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Float32 [B, K, *m] twice -> [B, *m]."""

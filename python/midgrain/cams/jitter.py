@@ -15,7 +15,7 @@ from torch import Tensor
 from midgrain import driver, ops
 from midgrain.cams.base import CAM, FormulaCAM, LayerMaps, resize_maps
 from midgrain.cams.gradient import GradCAM
-from midgrain.cams.layers import Layer
+from midgrain.cams.layers import Layer, Reshape
 from midgrain.cams.patch_maps import Inner, PatchGrid, exact_maps
 from midgrain.cams.shared_trunk import CannotShare, SharedTrunk
 from midgrain.cams.window_steps import interpolated_maps, windows_at
@@ -23,7 +23,7 @@ from midgrain.driver import Target
 from midgrain.network.capture import capture
 from midgrain.network.modules import unwrapped
 from midgrain.ops.arrays import kernel_device
-from midgrain.ops.checks import check_int, check_int_per_axis, check_positive
+from midgrain.ops.checks import check_bool, check_int, check_int_per_axis, check_positive
 from midgrain.progress import progress_bar
 
 __all__ = ["JitterCAM"]
@@ -46,7 +46,7 @@ class JitterCAM(CAM):
     The class is the whole input's for every patch, and patches' maps are not rescaled before they are averaged.
 
     Args:
-        inner: the class activation map of a patch, of one layer.
+        inner: the class activation map of a patch: one of `midgrain.methods()`, or a CAM of one layer.
         scale: the finer map's side, relative to the inner one's: 2 doubles it.
         map_size: the finer map's size instead, at least the inner one's: one number for height and width, or one for
             every axis.
@@ -60,6 +60,9 @@ class JitterCAM(CAM):
             others does is interpolated. 2 takes about half the time of the windows' part and is a little less exact.
         batch_size: patches that go through the network together; None chooses.
         progress: show a progress bar on the standard error.
+        layer: of the inner map, where it is given by name, see `CAM`.
+        reshape: likewise.
+        **options: likewise, of the inner map.
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind or out of range.
@@ -67,7 +70,7 @@ class JitterCAM(CAM):
 
     def __init__(
         self,
-        inner: CAM,
+        inner: str | CAM = "gradcam",
         scale: float = 2.0,
         *,
         map_size: PerAxis | None = None,
@@ -78,7 +81,11 @@ class JitterCAM(CAM):
         window_step: int = 1,
         batch_size: int | None = None,
         progress: bool = False,
+        layer: Layer | Sequence[Layer] | None = None,
+        reshape: Reshape | None = None,
+        **options: Any,
     ):
+        inner = _inner(inner, options, layer=layer, reshape=reshape)
         super().__init__(inner.layers, inner.reshape)
         if inner.layers is not None and len(inner.layers) > 1:
             raise ValueError("layer: expected one layer for 'jittercam', whose cells the patches are laid on")
@@ -108,7 +115,7 @@ class JitterCAM(CAM):
         self.shared_trunk = True if split is not None or self.window_step > 1 else shared_trunk
         self.split = split
         self.batch_size = None if batch_size is None else check_int(batch_size, "batch_size", 1)
-        self.progress = progress
+        self.progress = check_bool(progress, "progress")
         self._latest: tuple[Any, SharedTrunk | CannotShare] | None = None
 
     def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
@@ -241,6 +248,19 @@ class JitterCAM(CAM):
         if self.shared_trunk is None and not found.suits(inner):
             return None
         return found
+
+
+def _inner(inner: str | CAM, options: dict[str, Any], **of_layer: Any) -> CAM:
+    if isinstance(inner, str):
+        from midgrain.cams import make_cam  # It knows this class too.
+
+        return make_cam(inner, **of_layer, **options)
+    if not isinstance(inner, CAM):
+        raise TypeError(f"inner: expected a method's name or a CAM, got {type(inner).__name__}")
+    given = options | {name: value for name, value in of_layer.items() if value is not None}
+    if given:
+        raise TypeError(f"inner: a CAM has its own options, got {', '.join(sorted(given))} too")
+    return inner
 
 
 def _with_signs(cam: CAM) -> CAM:

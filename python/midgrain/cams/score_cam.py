@@ -8,13 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from midgrain.cams.altered import altered_scores, check_batch_size, check_count, check_flag
+from midgrain.cams.altered import altered_scores, check_batch_size
 from midgrain.cams.base import CAM, LayerMaps, resize_maps
 from midgrain.cams.layers import Layer, Reshape
 from midgrain.driver import Target
 from midgrain.maps import min_max
 from midgrain.network.capture import Capture, capture
 from midgrain.network.modules import unwrapped
+from midgrain.ops.checks import check_bool, check_int
 
 __all__ = ["ScoreCAM"]
 
@@ -59,10 +60,10 @@ class ScoreCAM(CAM):
         if weights not in ("softmax", "channel-softmax"):
             raise ValueError(f"weights: expected 'softmax' or 'channel-softmax', got {weights!r}")
         self.weights = weights
-        self.n_channels = None if n_channels is None else check_count(n_channels, "n_channels")
-        self.relu = check_flag(relu, "relu")
+        self.n_channels = None if n_channels is None else check_int(n_channels, "n_channels", 1)
+        self.relu = check_bool(relu, "relu")
         self.batch_size = check_batch_size(batch_size)
-        self.progress = check_flag(progress, "progress")
+        self.progress = check_bool(progress, "progress")
 
     def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
         """One pass for the layers, and one per channel of each."""

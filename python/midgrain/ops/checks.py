@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "check_bool",
     "check_compactness",
     "check_finite",
     "check_finite_numbers",
@@ -29,6 +30,13 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 # As tuples: torch.compile cannot follow `A | B` in isinstance in every torch release.
 _BOOLS = (bool, np.bool_)
 _SEQUENCES = (list, tuple, np.ndarray)
+
+
+def check_bool(value: object, name: str) -> bool:
+    """True or False, and no number."""
+    if not isinstance(value, _BOOLS):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
+    return bool(value)
 
 
 def check_int(value: object, name: str, low: int, high: int | None = None) -> int:
