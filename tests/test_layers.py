@@ -434,15 +434,19 @@ def test_which_layer(what: str) -> None:
     assert (site.name, site.call) == (layer, call)
 
 
-def test_eight_threads_share_a_network_and_an_explainer() -> None:
-    model = tiny_net()
+@pytest.mark.parametrize("training", [False, True])
+def test_eight_threads_share_a_network_and_an_explainer(training: bool) -> None:
+    """In training mode, too, a thread that is done does not turn it on under the others."""
+    model = tiny_net().train(training)
     explainer = mg.explainer("gradcam", model)
     inputs = [batch_for(batch=1 + seed % 3, seed=seed, size=(24, 32 + 8 * (seed % 2))) for seed in range(16)]
-    expected = [mg.explainer("gradcam", model)(x).heatmap for x in inputs]
+    expected = [mg.explainer("gradcam", tiny_net())(x).heatmap for x in inputs]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             for got, wanted in zip(pool.map(lambda x: explainer(x).heatmap, inputs), expected, strict=True):
                 assert torch.equal(got, wanted)
+    assert all(module.training == training for module in model.modules())
+    assert all(torch.equal(value, tiny_net().state_dict()[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
 
 

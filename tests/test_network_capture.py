@@ -446,3 +446,12 @@ def test_affine_of_what_does_not_depend() -> None:
     assert is_affine(inner.sum(1), inner)
     assert not is_affine(inner.sum(1), x)
     assert is_affine(torch.stack(inner.unbind(1)[:2]).sum(0), inner)
+
+
+def test_hooks_of_the_users_own_come_first() -> None:
+    """What they make of a layer's output is what the layer returned."""
+    model = tiny_net(dtype=torch.float64)
+    model[3].register_forward_hook(lambda module, args, output: output.sin())
+    plain = tiny_net(dtype=torch.float64)
+    assert_equal(captured(model, [site(model, "3")]), reference(lambda x: plain[:4](x).sin(), plain[4:]))
+    assert len(model[3]._forward_hooks) == 1

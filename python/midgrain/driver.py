@@ -101,6 +101,35 @@ class _EagerCode:
 _eager_code = _EagerCode()
 
 
+class _Evaluation:
+    """Modules that train are in evaluation mode while any thread needs them so; the last one out puts them back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users: dict[nn.Module, int] = {}
+
+    @contextmanager
+    def of(self, modules: Sequence[nn.Module]) -> Iterator[None]:
+        """Evaluation mode for these modules."""
+        with self._lock:
+            mine = [module for module in modules if module.training or module in self._users]
+            for module in mine:
+                self._users[module] = self._users.get(module, 0) + 1
+                module.training = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                for module in mine:
+                    self._users[module] -= 1
+                    if not self._users[module]:
+                        del self._users[module]
+                        module.training = True
+
+
+_evaluation = _Evaluation()
+
+
 @contextmanager
 def preserved(model: Any, x: Tensor) -> Iterator[None]:
     """Evaluation mode with gradients enabled, everything put back at the end, also after an exception.
@@ -109,7 +138,6 @@ def preserved(model: Any, x: Tensor) -> Iterator[None]:
     way back. Compiled models run their original Python code, where gradients can be intercepted.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    was_training = [module for module in modules if module.training]
     devices = [x.device] if x.is_cuda else []
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=devices))
@@ -120,13 +148,8 @@ def preserved(model: Any, x: Tensor) -> Iterator[None]:
         if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
             # TorchScript fuses operators from its second run on, ReLUs among them.
             stack.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]
-        try:
-            for module in was_training:
-                module.training = False
-            yield
-        finally:
-            for module in was_training:
-                module.training = True
+        stack.enter_context(_evaluation.of(modules))
+        yield
 
 
 def forward(model: Any, x: Tensor, target: Target) -> Pass:
