@@ -305,8 +305,9 @@ def main() -> None:
         records += own
         tables[f"{network.name}, {len(photos)} photographs"] = faithfulness_rows(own)
         voc += voc_records(network, labelled, arguments.methods)
-    if records:
+    if records and len(nets) > 1:
         tables["Both networks, drawn by photograph"] = faithfulness_rows(records)
+    if records:
         tables["What the photographs are taken for"] = prediction_rows(records)
     correlations = [record for record in records if record["correlation"] is not None]
     if correlations:
