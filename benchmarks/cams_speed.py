@@ -46,6 +46,8 @@ METHODS = [
     Method("guided", "guided", {}),
     Method("guided-gradcam", "guided-gradcam", {}),
     Method("jittercam, shared trunk", "jittercam", {"shared_trunk": True}),
+    Method("jittercam, window step 2", "jittercam", {"window_step": 2}),
+    Method("jittercam, window step 3", "jittercam", {"window_step": 3}),
     Method("jittercam, exact", "jittercam", {"shared_trunk": False}),
     Method("ablationcam", "ablationcam", {}),
     Method("scorecam", "scorecam", {"weights": "channel-softmax"}),
