@@ -39,7 +39,13 @@ from midgrain.models import load_model
 from midgrain.pictures import Preprocess
 
 REFERENCE = "gradcam"
-EXACT, SHARED = "jittercam, exact", "jittercam, shared trunk"
+EXACT = "jittercam, exact"
+#: Rows of Jitter-CAM that stand beside the exact one -> options.
+NEARLY = {
+    "jittercam, shared trunk": {"shared_trunk": True},
+    "jittercam, window step 2": {"window_step": 2},
+    "jittercam, window step 3": {"window_step": 3},
+}
 OTHERS = ("swag-i", "swag-ig", "swag-g", "guided", "centre", "random-point", "noise")
 # A pass per channel: by name only (`--methods`).
 SLOW = ("scorecam",)
@@ -84,7 +90,7 @@ def explainers(model: nn.Module, names: Sequence[str] | None) -> dict[str, Any]:
     for name in wanted:
         if name == "jittercam":
             found[EXACT] = mg.explainer(name, model, shared_trunk=False)
-            found[SHARED] = mg.explainer(name, model, shared_trunk=True)
+            found |= {row: mg.explainer(name, model, **options) for row, options in NEARLY.items()}
         else:
             found[name] = mg.explainer(name, model)
     return found
@@ -106,9 +112,10 @@ def faithfulness(network: Network, photos: Sequence[Photograph], names: Sequence
         maps = {}
         for name, explainer in found.items():
             start = time.perf_counter()
-            maps[name] = explainer(x, int(target)).heatmap
+            explained = explainer(x, int(target))
             seconds = time.perf_counter() - start
-            result = mg.measures.combined(network.model, x, maps[name], int(target), steps=STEPS)
+            maps[name] = explained.cam
+            result = mg.measures.combined(network.model, x, explained.heatmap, int(target), steps=STEPS)
             records.append(
                 {
                     "network": network.name,
@@ -120,7 +127,7 @@ def faithfulness(network: Network, photos: Sequence[Photograph], names: Sequence
                     "insertion": float(result.insertion.auc),
                     "combined": float(result.score),
                     "seconds": seconds,
-                    "correlation": pearson(maps[name], maps[EXACT]) if name == SHARED else None,
+                    "correlation": pearson(maps[name], maps[EXACT]) if name in NEARLY else None,
                 }
             )
     return records
@@ -161,11 +168,17 @@ def faithfulness_rows(records: Sequence[Mapping[str, Any]], key: str = "photogra
 
 
 def correlation_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How alike the maps with a shared trunk are to the exact ones."""
+    """How alike nearly exact maps are to the exact ones, before they are resized."""
     rows = []
-    for network in dict.fromkeys(record["network"] for record in records):
-        values = [record["correlation"] for record in records if record["network"] == network]
-        rows.append({"": network, "mean correlation": f"{np.mean(values):.3f}", "worst": f"{min(values):.3f}"})
+    for network, method in dict.fromkeys((record["network"], record["method"]) for record in records):
+        values = column([record for record in records if record["network"] == network], method, "correlation")
+        rows.append(
+            {
+                "": f"{network}, {method}",
+                "mean correlation": f"{np.mean(values):.3f}",
+                "worst": f"{min(values):.3f}",
+            }
+        )
     return rows
 
 
@@ -317,7 +330,7 @@ def main() -> None:
         tables["What the photographs are taken for"] = prediction_rows(records)
     correlations = [record for record in records if record["correlation"] is not None]
     if correlations:
-        tables["Jitter-CAM with a shared trunk beside exact Jitter-CAM"] = correlation_rows(correlations)
+        tables["Jitter-CAM beside exact Jitter-CAM"] = correlation_rows(correlations)
     if voc:
         tables["Objects of Pascal VOC, all networks"] = voc_rows(voc)
     notes, on_digits = [], []

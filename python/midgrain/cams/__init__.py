@@ -42,6 +42,18 @@ def make_cam(name: str, **options: Any) -> CAM:
     Raises:
         TypeError: options that it does not have.
         ValueError: an unknown name, or options out of range.
+
+    Example:
+        >>> import torch
+        >>> from midgrain.cams import make_cam
+        >>> from midgrain.driver import preserved
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        ...                             torch.nn.Flatten(), torch.nn.Linear(8, 10))
+        >>> x = torch.rand(2, 3, 16, 16)
+        >>> with preserved(model, x):
+        ...     made = make_cam("layercam").layer_maps(model, x, target=3)
+        >>> made.maps[0].shape
+        torch.Size([2, 14, 14])
     """
     if name not in CAMS:
         raise ValueError(f"name: expected one of {', '.join(CAMS)}, got {name!r}")

@@ -32,8 +32,7 @@ __all__ = ["JitterCAM"]
 PerAxis: TypeAlias = int | Sequence[int]
 
 # Patches, or windows of a shared trunk, that go through the network together.
-_BATCH = {"cpu": 4, "cuda": 64}
-_WINDOW_BATCH = {"cpu": 16, "cuda": 64}
+_CPU_PATCHES, _CPU_WINDOWS, _ELSEWHERE = 4, 16, 64
 # Of an enlarged input; as the kernels have it.
 _MOST_PIXELS = 2**31 - 1
 
@@ -66,6 +65,14 @@ class JitterCAM(CAM):
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind or out of range.
+
+    Example:
+        >>> import torch, midgrain as mg
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=4, padding=1), torch.nn.ReLU(),
+        ...                             torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 10))
+        >>> e = mg.explainer("jittercam", model, scale=2.0)(torch.rand(2, 3, 32, 48))
+        >>> e.cam.shape, e.heatmap.shape
+        (torch.Size([2, 16, 24]), torch.Size([2, 32, 48]))
     """
 
     def __init__(
@@ -171,7 +178,8 @@ class JitterCAM(CAM):
             advance(samples)
             return inner.cam.formulas(inner.seen)[0]
         trunk = self._trunk(inner, x, patches)
-        batch = self.batch_size or (_BATCH if trunk is None else _WINDOW_BATCH)[x.device.type]
+        on_cpu = _CPU_PATCHES if trunk is None else _CPU_WINDOWS
+        batch = self.batch_size or (on_cpu if x.device.type == "cpu" else _ELSEWHERE)
         # A callable may pick a class for each sample, so it always sees all of them, one patch of each.
         together = samples if callable(inner.target) else min(batch, samples)
         count = 1 if callable(inner.target) else max(1, batch // together)
