@@ -46,8 +46,12 @@ def _opencv(threads: tuple[int, ...]) -> list[Peer]:
     try:
         import cv2
         from cv2 import ximgproc
+        from cv2.ximgproc import createSuperpixelSLIC
     except ImportError as error:
-        raise ImportError("OpenCV's superpixels are missing: pip install opencv-contrib-python-headless") from error
+        raise ImportError(
+            "OpenCV's superpixels are missing: pip install --force-reinstall opencv-contrib-python-headless (its other "
+            "packages leave them out, and the one installed last counts)"
+        ) from error
     small = np.zeros((64, 64, 3), np.uint8)
 
     def use(count: int) -> None:
@@ -57,7 +61,7 @@ def _opencv(threads: tuple[int, ...]) -> list[Peer]:
     def run(algorithm: int, picture: np.ndarray, wanted: int) -> np.ndarray:
         side = round(math.sqrt(picture.shape[0] * picture.shape[1] / wanted))
         lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
-        superpixels = ximgproc.createSuperpixelSLIC(lab, algorithm, side, COMPACTNESS)
+        superpixels = createSuperpixelSLIC(lab, algorithm, side, COMPACTNESS)
         superpixels.iterate(ITERATIONS)
         superpixels.enforceLabelConnectivity(25)
         return np.asarray(superpixels.getLabels())

@@ -14,16 +14,13 @@ from midgrain.cams.base import CAM, FormulaCAM, LayerMaps, merged
 from midgrain.cams.gradient import ActGradCAM, GradCAM
 from midgrain.cams.layers import Layer, Reshape
 from midgrain.driver import Target
-from midgrain.network.capture import Capture, Site
+from midgrain.network.capture import HALF_SCALE, Capture, Site
 from midgrain.network.modules import unwrapped
 from midgrain.network.trace import hooked, replaced, tensors_of
 from midgrain.scorers.base import Score, max_abs_over_channels
 from midgrain.scorers.guided import GuidedReLUs
 
 __all__ = ["GuidedActGradCAM", "GuidedGradCAM"]
-
-# See `midgrain.network.capture`.
-_HALF_SCALE = 1024.0
 
 
 class _GuidedCAM(CAM):
@@ -126,7 +123,7 @@ class _Watched:
         Raises:
             ValueError: the score depends on none of them.
         """
-        scale = _HALF_SCALE if any(tensor.dtype == torch.float16 for tensor in self._seen.values()) else 1.0
+        scale = HALF_SCALE if any(tensor.dtype == torch.float16 for tensor in self._seen.values()) else 1.0
         known = {number: tensor for number, tensor in self._seen.items() if tensor.requires_grad}
         gradients: Sequence[Tensor | None] = ()
         if known:

@@ -17,10 +17,10 @@ from midgrain.network.affine import is_affine
 from midgrain.network.layout import Layout
 from midgrain.network.trace import hooked, replaced, tensors_of
 
-__all__ = ["Capture", "NoGradientError", "Site", "capture", "run_from", "run_until"]
+__all__ = ["HALF_SCALE", "Capture", "NoGradientError", "Site", "capture", "run_from", "run_until"]
 
-# Gradients of half precision at a layer are near the smallest number that it has; a power of two changes no digit.
-_HALF_SCALE = 1024.0
+#: Gradients of half precision at a layer are near the smallest number that it has; a power of two changes no digit.
+HALF_SCALE = 1024.0
 
 
 class NoGradientError(ValueError):
@@ -127,7 +127,7 @@ def capture(
             "under no_grad, or return a constant?"
         )
     half = any(tensor.dtype == torch.float16 for tensor in seen)
-    scale = _HALF_SCALE if half else 1.0
+    scale = HALF_SCALE if half else 1.0
     affine = is_affine(scores, seen[0])
     with _told_clearly(), torch.enable_grad():
         gradients = torch.autograd.grad((scores * scale).sum(), seen, allow_unused=True)
