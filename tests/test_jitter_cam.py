@@ -241,6 +241,23 @@ def test_the_trunk_runs_once_and_the_rest_for_every_window() -> None:
     assert net[0][2].cells == 6 * 8 * (1 + 7 * 9)  # the input and the windows
 
 
+def test_an_explainer_follows_its_model_to_another_precision() -> None:
+    net, x = gap_net(), doubles()
+    explainer = mg.explainer("jittercam", net, shared_trunk=True)
+    before = explainer(x).cam
+    net.float()
+    assert relative_deviation(explainer(x.float()).cam, before) < 1e-5
+
+
+def test_several_scales_keep_their_trunks() -> None:
+    explainer, x = mg.explainer("jittercam", gap_net(), scales=(1.5, 2.0), shared_trunk=True), doubles()
+    explainer(x)
+    trunks = list(explainer.scorer._trunks.values())
+    explainer(x)
+    assert [id(trunk) for trunk in explainer.scorer._trunks.values()] == [id(trunk) for trunk in trunks]
+    assert len(trunks) == 2
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "shufflenet_v2_x0_5", "regnet_x_400mf"])
 def test_the_split_is_found(name) -> None:
     expected = {
@@ -253,7 +270,7 @@ def test_the_split_is_found(name) -> None:
     net = seeded(lambda: getattr(torchvision.models, name)(weights=None)).eval()
     explainer = mg.explainer("jittercam", net, shared_trunk=True, scale=1.5)
     e = explainer(batch_for(batch=1, size=(64, 64)))
-    trunk = explainer.scorer._latest[1]
+    (trunk,) = explainer.scorer._trunks.values()
     assert (trunk.site.name, trunk.cells) == expected[name]
     assert e.cam.shape == (1, 3, 3)
 
@@ -484,6 +501,9 @@ def test_a_jittered_map_weighs_superpixels() -> None:
         ({"inner": 3}, TypeError, "inner: expected a method's name or a CAM, got int"),
         ({"inner": make_cam("gradcam"), "relu": False}, TypeError, "inner: a CAM has its own options, got relu too"),
         ({"inner": "saliency-tubes", "shared_trunk": True}, ValueError, "shared_trunk: SaliencyTubes .*=False"),
+        ({"inner": "scorecam", "split": "0.1"}, ValueError, "shared_trunk: ScoreCAM .*=False"),
+        ({"inner": "guided-gradcam"}, ValueError, "inner: expected a map at its layer's resolution, got GuidedGradCAM"),
+        ({"inner": "jittercam"}, ValueError, "inner: expected a map at its layer's resolution, got JitterCAM"),
         ({"layer": ["0.1", "0.3"]}, ValueError, "layer: expected one layer for 'jittercam'"),
         ({"nonsense": 3}, TypeError, "'gradcam' has no option nonsense"),
     ],

@@ -33,6 +33,8 @@ PerAxis: TypeAlias = int | Sequence[int]
 
 # Patches, or windows of a shared trunk, that go through the network together.
 _CPU_PATCHES, _CPU_WINDOWS, _ELSEWHERE = 4, 16, 64
+# Shared trunks remembered: networks, sizes of inputs, scales.
+_MOST_TRUNKS = 16
 # Of an enlarged input; as the kernels have it.
 _MOST_PIXELS = 2**31 - 1
 
@@ -75,6 +77,8 @@ class JitterCAM(CAM):
         (torch.Size([2, 16, 24]), torch.Size([2, 32, 48]))
     """
 
+    at_layer = False
+
     def __init__(
         self,
         inner: str | CAM = "gradcam",
@@ -97,16 +101,17 @@ class JitterCAM(CAM):
         if inner.layers is not None and len(inner.layers) > 1:
             raise ValueError("layer: expected one layer for 'jittercam', whose cells the patches are laid on")
         if not inner.at_layer:
-            raise ValueError("inner: expected a class activation map at a layer's resolution, got one of pixels")
+            raise ValueError(f"inner: expected a map at its layer's resolution, got {type(inner).__name__}")
         if shared_trunk is not None and not isinstance(shared_trunk, bool):
             raise TypeError(f"shared_trunk: expected True, False or None, got {type(shared_trunk).__name__}")
-        if shared_trunk and not isinstance(inner, FormulaCAM):
+        if split is not None and shared_trunk is False:
+            raise ValueError("split: it goes with shared_trunk=True")
+        self.shared_trunk = True if split is not None else shared_trunk
+        if self.shared_trunk and not isinstance(inner, FormulaCAM):
             raise ValueError(
                 f"shared_trunk: {type(inner).__name__} runs the network on more than the patches; use "
                 "shared_trunk=False"
             )
-        if split is not None and shared_trunk is False:
-            raise ValueError("split: it goes with shared_trunk=True")
         self.window_step = check_int(window_step, "window_step", 1)
         if self.window_step > 1 and (shared_trunk is False or type(inner) is not GradCAM or inner.temporal != "clip"):
             raise ValueError(
@@ -119,11 +124,12 @@ class JitterCAM(CAM):
         if map_size is not None and (scales is not None or scale != 2.0):
             raise ValueError("map_size: expected without scale or scales, which say the same")
         self.temporal_scale = _at_least_one(temporal_scale, "temporal_scale")
-        self.shared_trunk = True if split is not None or self.window_step > 1 else shared_trunk
+        if self.window_step > 1:
+            self.shared_trunk = True
         self.split = split
         self.batch_size = None if batch_size is None else check_int(batch_size, "batch_size", 1)
         self.progress = check_bool(progress, "progress")
-        self._latest: tuple[Any, SharedTrunk | CannotShare] | None = None
+        self._trunks: dict[Any, SharedTrunk | CannotShare] = {}
 
     def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
         """One pass of the whole input, then of its patches.
@@ -240,15 +246,17 @@ class JitterCAM(CAM):
         """The shared trunk, None where every patch runs alone."""
         if self.shared_trunk is False or not isinstance(inner.cam, FormulaCAM):
             return None
-        key = (inner.network, tuple(x.shape[1:]), patches)
-        if self._latest is None or self._latest[0] != key:
+        key = (inner.network, inner.site, tuple(x.shape[1:]), x.dtype, x.device, patches)
+        found = self._trunks.get(key)
+        if found is None:
             trace = inner.cam.trace(inner.network, x, inner.target)
             try:
-                found: SharedTrunk | CannotShare = SharedTrunk(inner.network, trace, x, inner.site, patches, self.split)
+                found = SharedTrunk(inner.network, trace, x, inner.site, patches, self.split)
             except CannotShare as error:
-                found = error
-            self._latest = (key, found)
-        found = self._latest[1]
+                found = CannotShare(str(error))  # without its traceback, which holds tensors
+            if len(self._trunks) >= _MOST_TRUNKS:
+                self._trunks.clear()
+            self._trunks[key] = found
         if isinstance(found, CannotShare):
             if self.shared_trunk:
                 raise found
