@@ -27,7 +27,7 @@ SCRIPTS = [
     "slic_stages",
     "swag_overhead",
 ]
-WITH_DIGITS = ["cam_quality", "digits"]
+WITH_DIGITS = ["cam_quality", "digits", "jitter_splits"]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")
 needs_sklearn = pytest.mark.skipif(
