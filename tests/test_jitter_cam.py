@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -247,6 +249,17 @@ def test_an_explainer_follows_its_model_to_another_precision() -> None:
     before = explainer(x).cam
     net.float()
     assert relative_deviation(explainer(x.float()).cam, before) < 1e-5
+
+
+def test_threads_that_share_a_network_and_its_trunk() -> None:
+    net = gap_net()
+    explainer, inputs = mg.explainer("jittercam", net, shared_trunk=True), [doubles(batch=1) + i / 10 for i in range(6)]
+    alone = [explainer(x).cam for x in inputs]
+    with ThreadPoolExecutor(6) as pool:
+        for made in (explainer, *(mg.explainer("jittercam", net, shared_trunk=True) for _ in range(2))):
+            together = list(pool.map(lambda x, made=made: made(x).cam, inputs * 3))
+            assert all(relative_deviation(map_, alone[i % 6]) < 1e-6 for i, map_ in enumerate(together))
+    assert all("forward" not in module.__dict__ and not module._forward_hooks for module in net.modules())
 
 
 def test_several_scales_keep_their_trunks() -> None:
