@@ -24,6 +24,7 @@ from midgrain.network.capture import capture
 from midgrain.network.modules import unwrapped
 from midgrain.ops.arrays import kernel_device
 from midgrain.ops.checks import check_bool, check_int, check_int_per_axis, check_positive
+from midgrain.ops.patches import MAX_PIXELS
 from midgrain.progress import progress_bar
 
 __all__ = ["JitterCAM"]
@@ -35,8 +36,6 @@ PerAxis: TypeAlias = int | Sequence[int]
 _CPU_PATCHES, _CPU_WINDOWS, _ELSEWHERE = 4, 16, 64
 # Shared trunks remembered: networks, sizes of inputs, scales.
 _MOST_TRUNKS = 16
-# Of an enlarged input; as the kernels have it.
-_MOST_PIXELS = 2**31 - 1
 
 
 class JitterCAM(CAM):
@@ -171,7 +170,7 @@ class JitterCAM(CAM):
             ]
         grids = [PatchGrid(cells, tuple(d + 1 for d in increase), tuple(x.shape[2:])) for increase in increases]
         for grid in grids:
-            if math.prod(grid.size) > _MOST_PIXELS:
+            if math.prod(grid.size) > MAX_PIXELS:
                 name = "scale" if self.map_size is None else "map_size"
                 raise ValueError(f"{name}: expected an enlarged input of fewer than 2^31 pixels, got {list(grid.size)}")
         return grids

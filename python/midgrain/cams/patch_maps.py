@@ -15,6 +15,7 @@ from midgrain.cams.base import CAM, FormulaCAM
 from midgrain.driver import Target
 from midgrain.network.capture import Capture, Site, capture, run_until
 from midgrain.ops.arrays import kernel_device
+from midgrain.ops.patches import enlarged_size, patch_offset
 
 __all__ = ["Inner", "PatchGrid", "exact_maps", "formula_maps"]
 
@@ -40,16 +41,14 @@ class PatchGrid:
         slices: list[slice] = []
         for p, m, g in reversed(list(zip(self.patch, self.cells, self.grid, strict=True))):
             number, i = divmod(number, g)
-            start = (2 * i * p + m) // (2 * m)
+            start = patch_offset(p, m, i)
             slices.insert(0, slice(start, start + p))
         return (slice(None), slice(None), *slices)
 
     @property
     def size(self) -> tuple[int, ...]:
         """Of the enlarged input, as far as the patches reach: p + floor(d p / m + 1/2)."""
-        return tuple(
-            p + (2 * (g - 1) * p + m) // (2 * m) for p, m, g in zip(self.patch, self.cells, self.grid, strict=True)
-        )
+        return tuple(enlarged_size(self.patch, self.cells, self.grid))
 
 
 @dataclass(frozen=True)

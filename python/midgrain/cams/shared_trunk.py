@@ -61,13 +61,13 @@ class SharedTrunk:
                 self.rest = Resume(network, trace, candidate, x[:1], poison=True)
                 self.inner_site = self.rest.seen_from_here(site)
                 self.site = candidate
-                self.cells = trace.of(candidate.module)[candidate.call].shapes[candidate.item][2:]
+                last = trace.of(candidate.module)[candidate.call]
+                self.cells = last.shapes[candidate.item][2:]
                 self.features(x[:1], patches)
-                end = trace.of(candidate.module)[candidate.call].end
                 self.pools_inside = any(
                     len(shape) == x.ndim and math.prod(shape[2:]) == 1
                     for call in trace.calls
-                    if call.end < end
+                    if call.end < last.end
                     for shape in call.shapes
                 )
             except (CannotResume, CannotShare) as error:
@@ -147,9 +147,9 @@ def _finer_sites(trace: Trace, cut: Call, x: Tensor, cells: Sequence[int]) -> It
             continue
         for item, maker in enumerate(call.makers):
             shape = call.shapes[item]
-            if (id(maker), shape) in met:
+            if maker in met:
                 continue
-            met.add((id(maker), shape))
+            met.add(maker)
             layout = layout_of(shape, x.shape[2:], 1)
             if isinstance(layout, ChannelsFirst) and 2 * shape[-1] >= 3 * cells[-1]:
                 yield Site(call.name, call.module, call.index, item, layout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -29,7 +29,7 @@ from midgrain.cli.options import (
     class_number,
     load_network,
 )
-from midgrain.cli.output import console, errors, print_json
+from midgrain.cli.output import console, errors, print_json, with_progress
 from midgrain.files import check_writable_folder
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def compare(
     explained = class_entry(seen, loaded)
     made: dict[str, Explanation] = {}
     seconds: dict[str, float] = {}
-    for name in _with_progress(names, silent=as_json):
+    for name in with_progress(names, silent=as_json):
         options = wishes.options(name)
         started = time.perf_counter()
         try:
@@ -126,10 +126,3 @@ def _check_output(output: Path) -> None:
     if output.suffix.lower() not in _SUFFIXES or output.is_dir():
         raise ValueError(f"output: expected a file ending in {', '.join(_SUFFIXES)}, got {str(output)!r}")
     check_writable_folder(output.parent, "output")
-
-
-def _with_progress(names: Sequence[str], *, silent: bool) -> Any:
-    from rich.progress import track
-
-    silent = silent or not errors.is_terminal
-    return track(names, description="explaining", console=errors, transient=True, disable=silent)

@@ -28,7 +28,7 @@ from midgrain.cli.options import (
     class_number,
     load_network,
 )
-from midgrain.cli.output import console, errors, fail, print_json
+from midgrain.cli.output import console, errors, fail, print_json, with_progress
 from midgrain.files import check_writable_folder
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def explain(
     wishes = Wishes(n_segments, layer)
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
-    for task in _with_progress(tasks, silent=as_json):
+    for task in with_progress(tasks, silent=as_json):
         try:
             rows.append(_run(task, loaded, chosen, wishes, device, alpha, contours, npz))
         except (ValueError, TypeError, OSError) as error:
@@ -127,13 +127,6 @@ def _plan(files: Sequence[Path], methods: Sequence[str], output: Path) -> list[T
         taken.add(stem)
         tasks += [Task(file, method, output / f"{stem}.{method}.png") for method in methods]
     return tasks
-
-
-def _with_progress(tasks: Sequence[Task], *, silent: bool) -> Any:
-    from rich.progress import track
-
-    silent = silent or not errors.is_terminal
-    return track(tasks, description="explaining", console=errors, transient=True, disable=silent)
 
 
 def _run(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 
-__all__ = ["console", "errors", "fail", "print_json"]
+__all__ = ["console", "errors", "fail", "print_json", "with_progress"]
 
 console = Console()
 errors = Console(stderr=True)
+_Item = TypeVar("_Item")
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -23,3 +25,11 @@ def fail(message: str, code: int = 2) -> NoReturn:
 def print_json(value: Any) -> None:
     """Machine-readable output, nothing else on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def with_progress(items: Sequence[_Item], *, silent: bool) -> Iterable[_Item]:
+    """The items, with a bar on stderr that says how many are explained; none where that is a file or `silent`."""
+    from rich.progress import track
+
+    silent = silent or not errors.is_terminal
+    return track(items, description="explaining", console=errors, transient=True, disable=silent)

@@ -136,11 +136,12 @@ def capture(
             f"layer: the explained score does not depend on {_names(sites)}, as far as gradients tell; gradient "
             "checkpointing with use_reentrant=True hides them, too"
         )
+    activations = _maps(sites, seen)
     return Capture(
-        _maps(sites, seen),
+        activations,
         tuple(
             torch.zeros_like(maps) if gradient is None else site.layout.maps(gradient).float() / scale
-            for site, maps, gradient in zip(sites, _maps(sites, seen), gradients, strict=True)
+            for site, maps, gradient in zip(sites, activations, gradients, strict=True)
         ),
         affine,
         _result(classes, outputs),

@@ -14,15 +14,18 @@ from midgrain.ops.arrays import as_dense, as_floats, is_torch, wrap_like
 from midgrain.ops.checks import check_int, check_int_per_axis
 
 __all__ = [
+    "MAX_PIXELS",
     "aggregate_patches",
     "aggregate_patches_numpy",
+    "enlarged_size",
     "extract_patches",
     "extract_patches_backward_numpy",
     "extract_patches_numpy",
+    "patch_offset",
 ]
 
-# Of an item, enlarged; as the kernels have it.
-_MAX_PIXELS = 2**31 - 1
+#: Of an item, enlarged; as the kernels have it.
+MAX_PIXELS = 2**31 - 1
 
 
 def extract_patches(
@@ -82,18 +85,16 @@ def extract_patches(
     if len(shape) not in (4, 5) or min(shape) < 1:
         raise ValueError(f"images: expected [B, C, Y, X] or [B, C, Z, Y, X] without empty axes, got shape {shape}")
     axes = len(shape) - 2
-    patch = shape[2:] if patch_size is None else check_int_per_axis(patch_size, "patch_size", axes, 1, _MAX_PIXELS)
+    patch = shape[2:] if patch_size is None else check_int_per_axis(patch_size, "patch_size", axes, 1, MAX_PIXELS)
     cell_counts = check_int_per_axis(cells, "cells", axes, 1)
-    grid_counts = check_int_per_axis(grid, "grid", axes, 1, _MAX_PIXELS)
-    extent = []
-    for p, m, g in zip(patch, cell_counts, grid_counts, strict=True):
-        if m > p:
-            raise ValueError(f"cells: expected at most the patch's pixels along each axis, {patch}, got {cell_counts}")
-        extent.append(p + (2 * (g - 1) * p + m) // (2 * m))
+    grid_counts = check_int_per_axis(grid, "grid", axes, 1, MAX_PIXELS)
+    if any(m > p for p, m in zip(patch, cell_counts, strict=True)):
+        raise ValueError(f"cells: expected at most the patch's pixels along each axis, {patch}, got {cell_counts}")
+    extent = enlarged_size(patch, cell_counts, grid_counts)
     sizes = extent if size is None else check_int_per_axis(size, "size", axes, 1)
     if any(s < e for s, e in zip(sizes, extent, strict=True)):
         raise ValueError(f"size: expected at least {extent}, where the last patch ends, got {sizes}")
-    if math.prod(sizes) > _MAX_PIXELS:
+    if math.prod(sizes) > MAX_PIXELS:
         raise ValueError(f"{'grid' if size is None else 'size'}: expected fewer than 2^31 enlarged pixels, got {sizes}")
     n = math.prod(grid_counts)
     first = check_int(start, "start", 0, n - 1)
@@ -143,14 +144,14 @@ def aggregate_patches(
     if len(shape) not in (4, 5) or min(shape) < 1:
         raise ValueError(f"maps: expected [B, n, Y, X] or [B, n, Z, Y, X] without empty axes, got shape {shape}")
     axes = len(shape) - 2
-    grid_counts = check_int_per_axis(grid, "grid", axes, 1, _MAX_PIXELS)
+    grid_counts = check_int_per_axis(grid, "grid", axes, 1, MAX_PIXELS)
     if math.prod(grid_counts) != shape[1]:
         raise ValueError(
             f"maps: expected {math.prod(grid_counts)} along axis 1, one per patch of the grid {grid_counts}, got "
             f"shape {shape}"
         )
     sizes = _whole(shape[2:], grid_counts) if size is None else check_int_per_axis(size, "size", axes, 1)
-    if math.prod(sizes) > _MAX_PIXELS:
+    if math.prod(sizes) > MAX_PIXELS:
         raise ValueError(f"size: expected fewer than 2^31 pixels, got {sizes}")
     arguments = (grid_counts, sizes, _kernels.check_threads(num_threads))
     if is_torch(maps):
@@ -218,6 +219,16 @@ def aggregate_patches_numpy(
     threads = _kernels.num_threads(num_threads)
     _kernels.cpu.aggregate_patches(_volume(source, 2), _triple(grid), _volume(out, 1), threads)
     return out
+
+
+def enlarged_size(patch_size: Sequence[int], cells: Sequence[int], grid: Sequence[int]) -> list[int]:
+    """How far the patches reach along each axis: p + floor(d p / m + 1/2) pixels."""
+    return [p + patch_offset(p, m, g - 1) for p, m, g in zip(patch_size, cells, grid, strict=True)]
+
+
+def patch_offset(patch_size: int, cells: int, number: int) -> int:
+    """Where patch i of an axis begins: at pixel floor(i p / m + 1/2)."""
+    return (2 * number * patch_size + cells) // (2 * cells)
 
 
 def _whole(cells: Sequence[int], grid: Sequence[int]) -> list[int]:
