@@ -106,7 +106,7 @@ def compare(
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("method")
-    table.add_column("seconds", justify="right")
+    table.add_column("seconds, first run", justify="right")
     for name in made:
         table.add_row(name, f"{seconds[name]:.2f}")
     console.print(table)
