@@ -28,16 +28,18 @@ FLOORS = (
     {"evaluate", "video", "failures", "compat"},
     {"registry", "models"},
     {"measures"},
-    {"regions", "masking", "cams"},
+    {"regions", "masking"},
+    {"cams"},
     {"explainer_base"},
     {"explanation"},
     {"plots"},
     {"scorers"},
     {"network"},
-    {"driver"},
+    {"driver", "baseline"},
+    {"normalisation"},
     {"ops"},
     {"_kernels"},
-    {"errors", "maps", "drawing", "files", "pictures", "progress"},
+    {"errors", "maps", "drawing", "files", "pictures", "progress", "randomness", "stability"},
 )
 LEAVES = FLOORS[-1]
 FLOOR = {unit: number for number, units in enumerate(reversed(FLOORS)) for unit in units}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import midgrain as mg
-from midgrain.measures.baseline import make_baseline
+from midgrain.baseline import make_baseline
 from midgrain.measures.order import schedule
 from models_for_tests import batch_for, one_thread, tiny_net  # noqa: F401
 from oracles.measures import area, curve, rise_blur, rise_metric, softmax_of

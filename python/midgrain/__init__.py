@@ -19,6 +19,7 @@ from midgrain.ops.slic_image import slic_image as slic
 
 if TYPE_CHECKING:
     from midgrain import measures
+    from midgrain.cams import make_map_scorer as scorer
     from midgrain.explanation import Explanation
     from midgrain.regions.swag import SWAG
     from midgrain.registry import explainer, methods
@@ -38,6 +39,7 @@ __all__ = [
     "ops",
     "paint",
     "pool",
+    "scorer",
     "slic",
 ]
 
@@ -49,12 +51,17 @@ _LAZY = {
     "measures": "midgrain.measures",
     "methods": "midgrain.registry",
 }
+# Public names of functions that are called otherwise inside.
+_RENAMED = {"scorer": ("midgrain.cams", "make_map_scorer")}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         module = importlib.import_module(_LAZY[name])
         return module if _LAZY[name] == f"midgrain.{name}" else getattr(module, name)
+    if name in _RENAMED:
+        module_name, function = _RENAMED[name]
+        return getattr(importlib.import_module(module_name), function)
     raise AttributeError(f"module 'midgrain' has no attribute {name!r}")
 
 

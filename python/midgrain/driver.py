@@ -25,6 +25,7 @@ __all__ = [
     "forward",
     "input_gradient",
     "preserved",
+    "read_outputs",
     "resolve_target",
 ]
 
@@ -157,7 +158,16 @@ def forward(model: Any, x: Tensor, target: Target) -> Pass:
     """One forward pass without gradients; call it inside `preserved`."""
     with torch.no_grad():
         outputs = model(x.detach().clone())
-        classes, _ = resolve_target(outputs, target, x.shape[0])
+        return read_outputs(outputs, target, x.shape[0])
+
+
+def read_outputs(outputs: Any, target: Target, batch: int) -> Pass:
+    """What a pass without gradients gave, for one of the targets that can be read from it.
+
+    Raises:
+        TypeError, ValueError: see `resolve_target`.
+    """
+    classes, _ = resolve_target(outputs, target, batch)
     return Pass(classes, _detached_logits(outputs))
 
 

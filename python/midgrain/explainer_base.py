@@ -11,11 +11,9 @@ from torch import Tensor
 from midgrain import driver
 from midgrain.driver import Target
 from midgrain.explanation import Explanation
+from midgrain.normalisation import Normalisation
 
-__all__ = ["Explainer", "ScorerExplainer"]
-
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+__all__ = ["Explainer", "ManyPassExplainer", "ScorerExplainer", "check_scores", "to_uint8"]
 
 
 class Explainer:
@@ -32,13 +30,8 @@ class Explainer:
 
     def __init__(self, model: Any, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
         driver.check_model(model)
-        if (mean is None) != (std is None):
-            raise ValueError("mean, std: expected both or neither")
         self.model = model
-        self.mean = _per_channel(mean, "mean")
-        self.std = _per_channel(std, "std")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"std: expected positive numbers, got {self.std}")
+        self._normalisation = Normalisation(mean, std)
 
     def __call__(self, x: Tensor, target: Target = None) -> Explanation:
         """Explain a batch.
@@ -60,29 +53,42 @@ class Explainer:
 
     def normalisation(self, x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """(mean, std), one number per colour channel of x; None unless x has one or three channels."""
-        channels = x.shape[1]
-        if channels not in (1, 3):
-            return None
-        default_mean, default_std = _IMAGENET if x.ndim == 4 else _KINETICS
-        mean = self.mean or (default_mean if channels == 3 else (0.0,))
-        std = self.std or (default_std if channels == 3 else (1.0,))
-        if len(mean) not in (1, channels) or len(std) not in (1, channels):
-            raise ValueError(
-                f"mean, std: expected {channels} numbers for x with {channels} channels, got {mean}, {std}"
-            )
-        return mean * (channels // len(mean)), std * (channels // len(std))
+        return self._normalisation.of(x)
 
     def rgb(self, x: Tensor) -> Tensor | None:
         """The picture behind x, float32 [B, 3, *S] in 0 .. 1; None unless x has one or three channels."""
-        normalisation = self.normalisation(x)
-        if normalisation is None:
-            return None
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        offset, scale = (
-            torch.tensor(numbers, dtype=torch.float32, device=x.device).reshape(shape) for numbers in normalisation
-        )
-        picture = (x.detach().float() * scale).add_(offset).clamp_(0.0, 1.0)
-        return picture.expand(-1, 3, *x.shape[2:])
+        return self._normalisation.rgb(x)
+
+
+class ManyPassExplainer(Explainer):
+    """Base of the explainers that ask the network about many altered inputs: all targets share the passes."""
+
+    def several(self, x: Tensor, targets: Sequence[Target]) -> list[Explanation]:
+        """Explain several targets of the same batch with the passes of one.
+
+        Args:
+            x: see `__call__`.
+            targets: each as in `__call__`.
+
+        Returns:
+            One explanation for each target, the same as from a call of its own but for rounding.
+
+        Raises:
+            TypeError, ValueError: see `__call__`; no targets.
+        """
+        x = driver.check_input(x)
+        if not isinstance(targets, list | tuple):
+            raise TypeError(f"targets: expected a list of targets, got {type(targets).__name__}")
+        if not targets:
+            raise ValueError("targets: expected at least one target, got none")
+        with driver.preserved(self.model, x):
+            return self._explain_all(x, targets)
+
+    def _explain(self, x: Tensor, target: Target) -> Explanation:
+        return self._explain_all(x, [target])[0]
+
+    def _explain_all(self, x: Tensor, targets: Sequence[Target]) -> list[Explanation]:
+        raise NotImplementedError
 
 
 class ScorerExplainer(Explainer):
@@ -102,6 +108,7 @@ class ScorerExplainer(Explainer):
             target=score.result.target,
             outputs=score.result.outputs,
             cam=score.cam,
+            details=score.details,
             image=to_uint8(self.rgb(x)),
         )
 
@@ -122,15 +129,3 @@ def check_scores(maps: Tensor) -> None:
 def to_uint8(picture: Tensor | None) -> Tensor | None:
     """[B, 3, *S] in 0 .. 1 -> uint8 [B, *S, 3]."""
     return None if picture is None else (picture * 255.0).round_().to(torch.uint8).movedim(1, -1)
-
-
-def _per_channel(values: Sequence[float] | None, name: str) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected one number per channel, got {values!r}") from error
-    if not numbers or not all(torch.isfinite(torch.tensor(numbers)).tolist()):
-        raise ValueError(f"{name}: expected finite numbers, got {values!r}")
-    return numbers

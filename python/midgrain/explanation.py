@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ __all__ = ["Explanation"]
 _FORMAT = "midgrain-explanation"
 _FORMAT_VERSION = 1
 _ARRAYS = ("heatmap", "segments", "scores", "counts", "target", "outputs", "cam", "image")
+# Before the names of details in an archive.
+_DETAIL = "details."
 _PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg", ".pdf"})
 
 
@@ -42,6 +45,8 @@ class Explanation:
         outputs: the model's logits [B, classes] from the same pass; None where it returned something else.
         cam: of a class activation map, the raw map before it was resized, float32 [B, h, w] or [B, t, h, w]; None for
             other methods, and where several layers were fused.
+        details: what else the method found out, one tensor [B] or [B, ...] for each name: "passes" (forward passes of
+            one sample), "convergence_delta", ...; which there are stands with the method.
         image: the input as uint8 RGB [B, *S, 3], for drawing; None where it is no colour or grey picture.
     """
 
@@ -53,6 +58,7 @@ class Explanation:
     target: Tensor | None = None
     outputs: Tensor | None = None
     cam: Tensor | None = None
+    details: Mapping[str, Tensor] = field(default_factory=dict)
     image: Tensor | None = None
 
     def __len__(self) -> int:
@@ -155,6 +161,7 @@ class Explanation:
                 "plot().savefig(path) or overlay()"
             )
         arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays |= {_DETAIL + name: value for name, value in self.details.items()}
         stored = {
             name: value.float() if value.dtype == torch.bfloat16 else value
             for name, value in arrays.items()
@@ -179,6 +186,8 @@ class Explanation:
                 with np.load(file, allow_pickle=False) as archive:
                     header = json.loads(str(archive["header"]))
                     tensors = {name: torch.from_numpy(archive[name]) for name in _ARRAYS if name in archive}
+                    names = [name for name in archive.files if name.startswith(_DETAIL)]
+                    details = {name.removeprefix(_DETAIL): torch.from_numpy(archive[name]) for name in names}
                 known = header["format"] == _FORMAT and isinstance(header["method"], str)
                 version = int(header["version"])
             except Exception as error:  # Of a damaged archive: zlib's, zipfile's, tokenize's, NumPy's, ...
@@ -189,4 +198,4 @@ class Explanation:
             )
         if not known or "heatmap" not in tensors or tensors["heatmap"].ndim not in (3, 4):
             raise ValueError(refusal)
-        return Explanation(method=header["method"], **tensors)
+        return Explanation(method=header["method"], details=details, **tensors)

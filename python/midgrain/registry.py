@@ -8,17 +8,11 @@ from typing import Any
 
 from midgrain.cams import CAMS, make_map_scorer
 from midgrain.explainer_base import Explainer, ScorerExplainer
-from midgrain.regions.swag import SWAG
+from midgrain.masking import MASKING
+from midgrain.regions import REGIONS
 from midgrain.scorers import SCORERS
 
 __all__ = ["explainer", "method_options", "methods"]
-
-#: Name -> (superpixels, one line).
-_SWAG_VARIANTS = {
-    "swag-i": ("image", "SWAG: superpixels from the picture, scored by mean guided gradient"),
-    "swag-ig": ("image+gradient", "SWAG: superpixels from picture and gradient, scored by mean guided gradient"),
-    "swag-g": ("gradient", "SWAG: superpixels from the gradient, scored by mean guided gradient"),
-}
 
 
 def methods() -> dict[str, str]:
@@ -29,9 +23,10 @@ def methods() -> dict[str, str]:
         >>> "swag-ig" in mg.methods()
         True
     """
-    lines = {name: line for name, (_, line) in _SWAG_VARIANTS.items()}
-    lines |= {name: line for name, (_, line) in CAMS.items()}
-    return lines | {name: line for name, (_, line) in SCORERS.items()}
+    lines = {name: line for name, (_, _, line) in REGIONS.items()}
+    for table in (CAMS, MASKING, SCORERS):
+        lines |= {name: line for name, (_, line) in table.items()}
+    return lines
 
 
 def method_options(name: str) -> frozenset[str]:
@@ -45,8 +40,11 @@ def method_options(name: str) -> frozenset[str]:
         >>> sorted(method_options("relu-activation"))
         ['layer', 'mean', 'reshape', 'std']
     """
-    if name in _SWAG_VARIANTS:
-        return _parameters(SWAG) - {"model", "superpixels"}
+    if name in REGIONS:
+        factory, fixed, _ = REGIONS[name]
+        return _parameters(factory) - {"model", *fixed}
+    if name in MASKING:
+        return _parameters(MASKING[name][0]) - {"model"}
     if name in CAMS:
         return _parameters(CAMS[name][0]) | {"mean", "std"}
     if name in SCORERS:
@@ -74,14 +72,25 @@ def explainer(name: str, model: Any, **options: Any) -> Explainer:
     """
     if not isinstance(name, str):
         raise TypeError(f"name: expected a method's name, got {type(name).__name__}")
-    if name in _SWAG_VARIANTS:
-        if "superpixels" in options:
-            raise TypeError(f"superpixels: {name!r} fixes them; use midgrain.SWAG to choose")
-        return SWAG(model, _SWAG_VARIANTS[name][0], **options)
+    if name in REGIONS or name in MASKING:
+        return _region_or_masking(name, model, options)
     if name in CAMS or name in SCORERS:
         normalisation = {key: options.pop(key) for key in ("mean", "std") if key in options}
-        return ScorerExplainer(name, model, make_map_scorer(name, **options), **normalisation)
+        return ScorerExplainer(name, model, make_map_scorer(name, **normalisation, **options), **normalisation)
     raise ValueError(f"name: expected one of {', '.join(methods())}, got {name!r}")
+
+
+def _region_or_masking(name: str, model: Any, options: dict[str, Any]) -> Explainer:
+    factory, fixed = REGIONS[name][:2] if name in REGIONS else (MASKING[name][0], {})
+    both = fixed.keys() & options.keys()
+    if both:
+        raise TypeError(f"{', '.join(sorted(both))}: the name {name!r} says it already")
+    unknown = options.keys() - _parameters(factory)
+    if unknown:
+        raise TypeError(f"{name!r} has no option {', '.join(sorted(unknown))}")
+    made = factory(model, **fixed, **options)
+    made.name = name
+    return made
 
 
 def _parameters(factory: Callable[..., Any]) -> frozenset[str]:

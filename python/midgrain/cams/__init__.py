@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from midgrain.cams.ablation import AblationCAM
@@ -13,7 +13,7 @@ from midgrain.cams.gradient import ActGradCAM, GradCAM, GradCAMPlusPlus, HiResCA
 from midgrain.cams.guided import GuidedActGradCAM, GuidedGradCAM
 from midgrain.cams.jitter import JitterCAM
 from midgrain.cams.score_cam import ScoreCAM
-from midgrain.scorers import Scorer, ScorerFunction, make_scorer
+from midgrain.scorers import SCORERS, Scorer, ScorerFunction, make_scorer
 
 __all__ = ["CAM", "CAMS", "make_cam", "make_map_scorer"]
 
@@ -65,12 +65,34 @@ def make_cam(name: str, **options: Any) -> CAM:
     return factory(**options)
 
 
-def make_map_scorer(scorer: str | Scorer | ScorerFunction, **options: Any) -> Scorer:
+def make_map_scorer(
+    scorer: str | Scorer | ScorerFunction,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **options: Any,
+) -> Scorer:
     """A scorer from the name of a class activation map or of a pixel scorer, or from a callable, see `make_scorer`.
+
+    Args:
+        scorer: a name or a callable.
+        mean: normalisation of the input, for the scorers that need to know it.
+        std: likewise.
+        **options: of the scorer that the name means.
 
     Raises:
         TypeError, ValueError: see `make_scorer` and `make_cam`.
+
+    Example:
+        >>> import torch, midgrain as mg
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        ...                             torch.nn.Flatten(), torch.nn.Linear(8, 10))
+        >>> mg.SWAG(model, scorer=mg.scorer("layercam", layer="1"))(torch.rand(1, 3, 32, 32)).heatmap.shape
+        torch.Size([1, 32, 32])
     """
     if isinstance(scorer, str) and scorer in CAMS:
         return make_cam(scorer, **options)
+    if isinstance(scorer, str) and scorer in SCORERS and mean is not None:
+        parameters = inspect.signature(SCORERS[scorer][0]).parameters
+        options |= {"mean": mean, "std": std} if "mean" in parameters else {}
     return make_scorer(scorer, **options)

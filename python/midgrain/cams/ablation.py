@@ -8,15 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from midgrain.cams.altered import UNALTERED, altered_scores, check_batch_size
 from midgrain.cams.base import CAM, LayerMaps
 from midgrain.cams.layers import Layer, Reshape
 from midgrain.driver import Target
+from midgrain.network.altered import UNALTERED, altered_scores, check_batch_size
 from midgrain.network.capture import Capture, Site, capture, run_from, run_until
 from midgrain.network.modules import unwrapped
 from midgrain.network.resume import CannotResume, Resume
 from midgrain.network.trace import Trace
 from midgrain.ops.checks import check_bool
+from midgrain.progress import progress_bar
 
 __all__ = ["AblationCAM"]
 
@@ -106,17 +107,17 @@ class AblationCAM(CAM):
         live, classes = seen.activations[0].flatten(2).any(2), seen.result.target
         values = run_until(network, x, site)
         at_once = _VALUES_AT_ONCE["cuda" if values.is_cuda else "cpu"] // values[0].numel()
-        scores = altered_scores(
-            _Ablated(network, trace, site, x, values, 1 if classes is not None else _KEPT_SAMPLES),
-            live,
-            target,
-            classes,
-            batch_size=self.batch_size or min(max(1, at_once), 128),
-            relative=True,
-            progress=self.progress,
-            description="ablating channels",
-        )
-        return -scores
+        with progress_bar("ablating channels", int(live.sum()), shown=self.progress) as advance:
+            scores = altered_scores(
+                _Ablated(network, trace, site, x, values, 1 if classes is not None else _KEPT_SAMPLES),
+                live,
+                [target],
+                [classes],
+                batch_size=self.batch_size or min(max(1, at_once), 128),
+                relative=True,
+                advance=advance,
+            )
+        return -scores[0]
 
     def _divisors(self, scores: Tensor) -> Tensor:
         divisors = scores.abs() if self.divide_by == "magnitude" else scores

@@ -8,19 +8,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from midgrain.cams.altered import altered_scores, check_batch_size
 from midgrain.cams.base import CAM, LayerMaps, resize_maps
 from midgrain.cams.layers import Layer, Reshape
 from midgrain.driver import Target
 from midgrain.maps import min_max
+from midgrain.network.altered import altered_scores, check_batch_size, copies_at_once, probabilities
 from midgrain.network.capture import Capture, capture
 from midgrain.network.modules import unwrapped
 from midgrain.ops.checks import check_bool, check_int
+from midgrain.progress import progress_bar
 
 __all__ = ["ScoreCAM"]
-
-# Values of the network's input in one pass.
-_VALUES_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
 
 
 class ScoreCAM(CAM):
@@ -83,17 +81,16 @@ class ScoreCAM(CAM):
             constant_chosen &= flat.any(2)
         first = constant_chosen & (constant_chosen.cumsum(1) == 1)
         wanted = (chosen & ~constant) | first
-        at_once = _VALUES_AT_ONCE["cuda" if x.is_cuda else "cpu"] // x[0].numel()
-        scores = altered_scores(
-            _Masked(network, x, activations),
-            wanted,
-            target,
-            seen.result.target,
-            batch_size=self.batch_size or min(max(1, at_once), 128),
-            read=_probabilities if self.weights == "softmax" else lambda outputs: outputs,
-            progress=self.progress,
-            description="masking with channels",
-        )
+        with progress_bar("masking with channels", int(wanted.sum()), shown=self.progress) as advance:
+            scores = altered_scores(
+                _Masked(network, x, activations),
+                wanted,
+                [target],
+                [seen.result.target],
+                batch_size=self.batch_size or copies_at_once(x),
+                read=probabilities if self.weights == "softmax" else lambda outputs: outputs,
+                advance=advance,
+            )[0]
         blank = scores.where(first, 0.0).sum(1, keepdim=True)
         scores = scores.where(wanted, 0.0) + blank.where(constant_chosen & ~first, 0.0)
         if self.weights == "channel-softmax":
@@ -130,7 +127,3 @@ class _Masked:
         masks = resize_maps(min_max(maps), x.shape[2:])
         with torch.no_grad():
             return self.network(x * masks[:, None].to(x.dtype))
-
-
-def _probabilities(outputs: Tensor) -> Tensor:
-    return outputs.softmax(1, dtype=torch.promote_types(outputs.dtype, torch.float32))

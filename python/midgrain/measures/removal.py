@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from midgrain import driver
+from midgrain.baseline import Baseline, make_baseline
 from midgrain.driver import Target
-from midgrain.measures.baseline import Baseline, make_baseline
 from midgrain.measures.order import Schedule, check_maps, schedule
 from midgrain.ops.checks import check_int
 

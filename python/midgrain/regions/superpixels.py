@@ -14,14 +14,16 @@ from torch import Tensor
 from midgrain import ops
 from midgrain.ops.arrays import kernel_device
 from midgrain.ops.checks import check_compactness, check_int, check_positive
+from midgrain.regions.segmentations import SEGMENTATIONS
 
 __all__ = ["Pictures", "Segmentation", "SlicOptions", "SuperpixelChoice", "Superpixels"]
 
-#: "image", "gradient", "image+gradient"; labels [*S] or [B, *S]; or a callable from one picture, uint8 RGB
-#: [H, W, 3] or [T, H, W, 3], to integer labels.
+#: "image", "gradient", "image+gradient"; "quickshift", "felzenszwalb"; labels [*S] or [B, *S]; or a callable from
+#: one picture, uint8 RGB [H, W, 3] or [T, H, W, 3], to integer labels.
 SuperpixelChoice: TypeAlias = str | Tensor | np.ndarray[Any, Any] | Callable[[Any], Any]
 
 _SOURCES = ("image", "gradient", "image+gradient")
+_OTHER_NAMES = {"slic-i": "image", "slic-g": "gradient", "slic-ig": "image+gradient"}
 # Thesis defaults: 3.6.7 for images of 224 x 224, 4.4 for clips of 16 x 112 x 112.
 _DEFAULT_COUNT = {2: 300, 3: 120}
 # Pixels of a batch below which one thread makes the superpixels: for some milliseconds after the network's last
@@ -78,8 +80,10 @@ class Superpixels:
 
     def __init__(self, choice: SuperpixelChoice, options: SlicOptions):
         if isinstance(choice, str):
-            if choice not in _SOURCES:
-                raise ValueError(f"superpixels: expected one of {', '.join(_SOURCES)}, got {choice!r}")
+            choice = _OTHER_NAMES.get(choice, choice)
+            if choice not in _SOURCES and choice not in SEGMENTATIONS:
+                known = ", ".join([*_SOURCES, *SEGMENTATIONS])
+                raise ValueError(f"superpixels: expected one of {known}, got {choice!r}")
         elif not isinstance(choice, Tensor | np.ndarray) and not callable(choice):
             raise TypeError(f"superpixels: expected a name, labels or a callable, got {type(choice).__name__}")
         self.choice = choice
@@ -88,31 +92,42 @@ class Superpixels:
     @property
     def uses_image(self) -> bool:
         """Is the picture needed?"""
-        return callable(self.choice) or (isinstance(self.choice, str) and "image" in self.choice)
+        return callable(self.choice) or (isinstance(self.choice, str) and self.choice != "gradient")
 
-    def make(self, pictures: Pictures | None, gradient: Tensor) -> Segmentation:
+    @property
+    def uses_gradient(self) -> bool:
+        """Are pixel scores needed?"""
+        return isinstance(self.choice, str) and "gradient" in self.choice
+
+    def make(self, x: Tensor, pictures: Pictures | None, gradient: Tensor | None) -> Segmentation:
         """Superpixels of a batch.
 
         Args:
+            x: the input [B, C, *S].
             pictures: None where the input is no picture.
-            gradient: [B, *S], the pixel scores.
+            gradient: [B, *S], the pixel scores; None where there are none, see `uses_gradient`.
         """
         if self.uses_image and pictures is None:
             raise ValueError(
                 "superpixels: the input is no grey or colour picture (1 or 3 channels), so it has only "
                 "superpixels='gradient', or labels that you give"
             )
-        if isinstance(self.choice, str):
-            return self._slic(pictures, gradient)
-        if isinstance(self.choice, Tensor | np.ndarray):
-            return _given(self.choice, gradient)
+        choice = self.choice
+        if isinstance(choice, Tensor | np.ndarray):
+            return _given(choice, x)
+        if isinstance(choice, str) and choice in _SOURCES:
+            return self._slic(x, pictures, gradient)
         assert pictures is not None
-        return _called(self.choice, pictures.rgb)
+        if isinstance(choice, str):
+            if x.ndim == 5:
+                raise ValueError(f"superpixels: {choice!r} is of images; of clips use 'image', or your own labels")
+            return _called(SEGMENTATIONS[choice], pictures.rgb)
+        return _called(choice, pictures.rgb)
 
-    def _slic(self, pictures: Pictures | None, gradient: Tensor) -> Segmentation:
+    def _slic(self, x: Tensor, pictures: Pictures | None, gradient: Tensor | None) -> Segmentation:
         assert isinstance(self.choice, str)
         options = self.options
-        device = kernel_device(gradient)
+        device = kernel_device(x)
         images: dict[str, Any] = {"images": None}
         if "image" in self.choice:
             assert pictures is not None
@@ -122,19 +137,19 @@ class Superpixels:
                 images = {"images": pictures.rgb.to(device)}
         labels, counts = ops.slic_pictures(
             **images,
-            gradient=gradient.to(device) if "gradient" in self.choice else None,
-            n_segments=self._count(gradient),
+            gradient=gradient.to(device) if self.uses_gradient and gradient is not None else None,
+            n_segments=self._count(x),
             compactness=options.compactness,
             gradient_compactness=options.gradient_compactness,
             max_num_iter=options.max_num_iter,
             spacing=options.spacing,
             min_size_factor=options.min_size_factor,
-            num_threads=1 if gradient.numel() < _PIXELS_FOR_THREADS else None,
+            num_threads=1 if x[:, 0].numel() < _PIXELS_FOR_THREADS else None,
         )
         return Segmentation(labels, counts)
 
-    def _count(self, gradient: Tensor) -> int:
-        spatial = gradient.shape[1:]
+    def _count(self, x: Tensor) -> int:
+        spatial = x.shape[2:]
         pixels = math.prod(spatial)
         if self.options.n_segments is not None:
             return check_int(self.options.n_segments, "n_segments", 1, pixels)
@@ -152,8 +167,8 @@ def _contiguous_labels(labels: Any, spatial: tuple[int, ...], origin: str) -> np
     return inverse.reshape(spatial).astype(np.int32)
 
 
-def _given(labels: Any, gradient: Tensor) -> Segmentation:
-    batch, spatial = gradient.shape[0], tuple(gradient.shape[1:])
+def _given(labels: Any, x: Tensor) -> Segmentation:
+    batch, spatial = x.shape[0], tuple(x.shape[2:])
     if tuple(labels.shape) == spatial:
         rows = [_contiguous_labels(labels, spatial, "as given")] * batch
     elif tuple(labels.shape) == (batch, *spatial):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from midgrain import ops
 from midgrain.cams import make_map_scorer
 from midgrain.driver import Target
-from midgrain.explainer_base import Explainer, check_scores, to_uint8
+from midgrain.explainer_base import check_scores, to_uint8
 from midgrain.explanation import Explanation
-from midgrain.regions.superpixels import Pictures, Segmentation, SlicOptions, SuperpixelChoice, Superpixels
+from midgrain.regions.base import RegionExplainer, painted, pooled
+from midgrain.regions.superpixels import SlicOptions, SuperpixelChoice
 from midgrain.scorers import Scorer, ScorerFunction
 
 __all__ = ["SWAG"]
@@ -21,7 +21,7 @@ __all__ = ["SWAG"]
 _NAMES = {"image": "swag-i", "gradient": "swag-g", "image+gradient": "swag-ig"}
 
 
-class SWAG(Explainer):
+class SWAG(RegionExplainer):
     """Superpixels weighted by average gradients, for images and clips (Thesis chapters 3 and 4).
 
     One forward and one backward pass score the pixels; superpixels are made from the picture, the pixel scores or
@@ -29,10 +29,11 @@ class SWAG(Explainer):
 
     Args:
         model: a network returning logits [B, classes]; anything else needs a callable target.
-        superpixels: "image" (SWAG-I), "gradient" (SWAG-G), "image+gradient" (SWAG-I+G), integer labels [*S] or
-            [B, *S], or a callable from one picture (uint8 RGB [H, W, 3] or [T, H, W, 3]) to labels, such as
-            scikit-image's segmentations.
-        scorer: name of a pixel scorer (`midgrain.methods()`), or a callable `(model, x, target) -> [B, *S]`.
+        superpixels: "image" (SWAG-I), "gradient" (SWAG-G), "image+gradient" (SWAG-I+G), or "slic-i", "slic-g",
+            "slic-ig" for the same; "quickshift" or "felzenszwalb" of images; integer labels [*S] or [B, *S], or a
+            callable from one picture (uint8 RGB [H, W, 3] or [T, H, W, 3]) to labels.
+        scorer: name of a pixel scorer (`midgrain.methods()`), one with options (`midgrain.scorer`), or a callable
+            `(model, x, target) -> [B, *S]`.
         n_segments: wanted superpixels; by default 300 for images and 120 for clips, fewer for tiny inputs.
         compactness: weight of colour in the superpixels (w_c); smaller follows colour more.
         gradient_compactness: weight of the pixel scores in the superpixels (w_g).
@@ -71,10 +72,9 @@ class SWAG(Explainer):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ):
-        super().__init__(model, mean=mean, std=std)
         options = SlicOptions(n_segments, compactness, gradient_compactness, max_num_iter, spacing, min_size_factor)
-        self.superpixels = Superpixels(superpixels, options)
-        self.scorer = make_map_scorer(scorer)
+        super().__init__(model, superpixels, options, mean=mean, std=std)
+        self.scorer = make_map_scorer(scorer, mean=mean, std=std)
         if reduce not in ops.REDUCTIONS:
             raise ValueError(f"reduce: expected one of {', '.join(ops.REDUCTIONS)}, got {reduce!r}")
         self.reduce = reduce
@@ -82,34 +82,19 @@ class SWAG(Explainer):
 
     def _explain(self, x: Tensor, target: Target) -> Explanation:
         rgb = self.rgb(x)
-        if rgb is None and self.superpixels.uses_image:
-            raise ValueError(
-                f"x: expected 1 or 3 channels for superpixels made from the picture, got {x.shape[1]}; use "
-                "superpixels='gradient'"
-            )
+        self.check_picture(x, rgb)
         score = self.scorer.score(self.model, x, target)
         check_scores(score.map)
-        normalisation = self.normalisation(x)
-        pictures = None if rgb is None or normalisation is None else Pictures(x.detach(), *normalisation, rgb)
-        segments = self.superpixels.make(pictures, score.map)
-        scores, heatmap = self._pool(score.map, segments)
+        segments = self.segment(x, rgb, score.map)
+        scores = pooled(score.map, segments, self.reduce)
         return Explanation(
-            heatmap=heatmap,
+            heatmap=painted(scores, segments),
             method=self.name,
             segments=segments.labels.to(x.device),
             scores=scores,
             counts=segments.counts.to(x.device),
             target=score.result.target,
             outputs=score.result.outputs,
+            details=score.details,
             image=to_uint8(rgb),
         )
-
-    def _pool(self, maps: Tensor, segments: Segmentation) -> tuple[Tensor, Tensor]:
-        """Region scores [B, n_max], NaN beyond each sample's count, and the heat map [B, *S] (Thesis eq. 3.1)."""
-        device = segments.labels.device
-        spatial_dims = maps.ndim - 1
-        n_max = int(segments.counts.max())
-        scores = ops.pool(maps.to(device), segments.labels, self.reduce, n=n_max, spatial_dims=spatial_dims)
-        heatmap = ops.paint(scores, segments.labels, spatial_dims=spatial_dims)
-        beyond = torch.arange(n_max, device=device) >= segments.counts[:, None]
-        return scores.masked_fill(beyond, torch.nan).to(maps.device), heatmap.to(maps.device)

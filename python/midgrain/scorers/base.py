@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -27,6 +27,8 @@ class Score:
     result: Pass
     #: Of a class activation map, the map at its layer's size [B, *m].
     cam: Tensor | None = None
+    #: What else the method found out, see `Explanation.details`.
+    details: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable

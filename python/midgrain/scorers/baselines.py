@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from midgrain import driver
 from midgrain.driver import Target
+from midgrain.randomness import seeded_by_content
 from midgrain.scorers.base import Score
 
-__all__ = ["Centre", "Constant", "Noise", "RandomPoint", "Sobel", "seeded_by_content"]
+__all__ = ["Centre", "Constant", "Noise", "RandomPoint", "Sobel"]
 
 
 class _Baseline:
@@ -101,12 +101,6 @@ class Constant(_Baseline):
         values[:, -1] = 0.0
         values[:, 0] = 1.0
         return values.reshape(x.shape[0], *x.shape[2:])
-
-
-def seeded_by_content(sample: Tensor, seed: int) -> torch.Generator:
-    """Random numbers that are the same for the same float32 sample on the CPU and seed, alone or in any batch."""
-    digest = zlib.crc32(sample.contiguous().numpy().tobytes())
-    return torch.Generator().manual_seed((seed * 0x9E3779B1 + digest) % 2**63)
 
 
 def _minus_distance(shape: tuple[int, ...], y: float, x: float) -> Tensor:

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
+from midgrain.normalisation import Normalisation
 from midgrain.ops.checks import check_int
-from midgrain.scorers.baselines import seeded_by_content
+from midgrain.randomness import seeded_by_content
 
 __all__ = ["BASELINES", "Baseline", "make_baseline"]
 
-#: A number, "mean", "blur", "noise", a tensor that broadcasts to x, or a callable from x to one.
+#: A number, "mean", "blur", "noise", "black", "white", a tensor that broadcasts to x, or a callable from x to one.
 Baseline: TypeAlias = float | str | Tensor | Callable[[Tensor], Tensor]
 
 _NUMBERS = (float, int, np.floating, np.integer)
@@ -24,13 +25,14 @@ _NUMBERS = (float, int, np.floating, np.integer)
 _BLUR_SIZE, _BLUR_SIGMA = 11, 5.0
 
 
-def make_baseline(baseline: Baseline, x: Tensor, seed: int = 0) -> Tensor:
+def make_baseline(baseline: Baseline, x: Tensor, seed: int = 0, normalisation: Normalisation | None = None) -> Tensor:
     """The baseline as a tensor of x's shape and dtype.
 
     Args:
         baseline: see `Baseline` and `midgrain.measures.deletion`.
         x: [B, C, *S].
         seed: of "noise".
+        normalisation: of x; without it there are no "black" and "white".
 
     Raises:
         TypeError: none of these kinds, or a callable that returns no tensor.
@@ -38,9 +40,12 @@ def make_baseline(baseline: Baseline, x: Tensor, seed: int = 0) -> Tensor:
     """
     seed = check_int(seed, "seed", 0, 2**63 - 1)
     if isinstance(baseline, str):
-        if baseline not in BASELINES:
-            raise ValueError(f"baseline: expected a number, {', '.join(BASELINES)} or a tensor, got {baseline!r}")
-        return BASELINES[baseline](x, seed)
+        if baseline in BASELINES:
+            return BASELINES[baseline](x, seed)
+        if normalisation is not None and baseline in _GREYS:
+            return normalisation.grey(x, _GREYS[baseline])
+        names = [*BASELINES, *(_GREYS if normalisation is not None else [])]
+        raise ValueError(f"baseline: expected a number, {', '.join(names)} or a tensor, got {baseline!r}")
     value: object = baseline
     if isinstance(value, _NUMBERS) and not isinstance(value, bool):
         value = torch.tensor(float(value), dtype=torch.float64)
@@ -89,3 +94,4 @@ def _blur(x: Tensor, _: int) -> Tensor:
 
 #: Name -> from x and a seed to the baseline.
 BASELINES: dict[str, Callable[[Tensor, int], Tensor]] = {"mean": _mean, "blur": _blur, "noise": _noise}
+_GREYS = {"black": 0.0, "white": 1.0}

@@ -11,9 +11,12 @@ from torch.utils import _pytree as pytree
 
 from midgrain.driver import Target, resolve_target
 from midgrain.ops.checks import check_int
-from midgrain.progress import progress_bar
 
-__all__ = ["UNALTERED", "Alterations", "altered_scores", "check_batch_size"]
+__all__ = ["UNALTERED", "Alterations", "altered_scores", "check_batch_size", "copies_at_once", "probabilities"]
+
+# Values of the network's input in one pass.
+_VALUES_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
+_MOST_AT_ONCE = 128
 
 #: The alteration that changes nothing.
 UNALTERED = -1
@@ -34,16 +37,15 @@ class Alterations(Protocol):
 def altered_scores(
     passes: Alterations,
     wanted: Tensor,
-    target: Target,
-    classes: Tensor | None,
+    targets: Sequence[Target],
+    classes: Sequence[Tensor | None],
     *,
     batch_size: int,
     relative: bool = False,
     read: Callable[[Any], Any] = lambda outputs: outputs,
-    progress: bool = False,
-    description: str = "",
+    advance: Callable[[int], object] = lambda copies: None,
 ) -> Tensor:
-    """The explained score of every altered copy.
+    """The explained scores of every altered copy.
 
     Classes are looked up in the outputs of many copies of one sample. A callable target always gets the outputs of
     the original batch, every sample altered in the same way, since it may pick a class for each of them: where all
@@ -53,44 +55,62 @@ def altered_scores(
     Args:
         passes: runs the network.
         wanted: bool [B, J], which alterations of which samples.
-        target: what to explain.
-        classes: int64 [B], None for a callable target.
+        targets: what to explain; every target is read from the same passes.
+        classes: per target int64 [B], None for a callable one.
         batch_size: copies at once.
         relative: subtract the score of an unaltered copy in the same pass, so that passes of different sizes, which
             round differently, do not count as differences.
         read: from the outputs to those with the classes' scores.
-        progress: show a bar.
-        description: what it says.
+        advance: told how many of the wanted copies each pass has done.
 
     Returns:
-        float64 [B, J], 0 where not wanted.
+        float64 [targets, B, J], 0 where not wanted.
     """
-    scores = torch.zeros(wanted.shape, dtype=torch.float64, device=wanted.device)
+    scores = torch.zeros(len(targets), *wanted.shape, dtype=torch.float64, device=wanted.device)
     first = [UNALTERED] if relative else []
-    if classes is not None:
-        with progress_bar(description, int(wanted.sum()), shown=progress) as advance:
-            for sample, chosen in enumerate(wanted):
-                for numbers in _chunks(chosen, batch_size):
-                    outputs = read(passes.of_sample(sample, first + numbers.tolist()))
-                    copies = len(first) + len(numbers)
-                    got = resolve_target(outputs, classes[sample].expand(copies), copies)[1].double()
-                    scores[sample, numbers] = (got[1:] - got[0] if relative else got).to(scores.device)
-                    advance(len(numbers))
+    if all(each is not None for each in classes):
+        for sample, chosen in enumerate(wanted):
+            for numbers in _chunks(chosen, batch_size):
+                outputs = read(passes.of_sample(sample, first + numbers.tolist()))
+                copies = len(first) + len(numbers)
+                for place, each in enumerate(classes):
+                    assert each is not None
+                    got = resolve_target(outputs, each[sample].expand(copies), copies)[1].double()
+                    scores[place, sample, numbers] = (got[1:] - got[0] if relative else got).to(scores.device)
+                advance(len(numbers))
         return scores
-    union = wanted.any(0)
     example = None
-    with progress_bar(description, int(union.sum()), shown=progress) as advance:
-        for numbers in _chunks(union, batch_size):
-            if example is None:
-                example = passes.of_sample(0, numbers[:1].tolist())
-            rows = [
-                resolve_target(outputs, target, len(wanted))[1].double()
-                for outputs in _of_batches(passes, first + numbers.tolist(), len(wanted), example)
-            ]
+    for numbers in _chunks(wanted.any(0), batch_size):
+        if example is None:
+            example = passes.of_sample(0, numbers[:1].tolist())
+        batches = _of_batches(passes, first + numbers.tolist(), len(wanted), example)
+        for place, (target, each) in enumerate(zip(targets, classes, strict=True)):
+            rows = [_row(outputs, target, each, len(wanted), read) for outputs in batches]
             got = torch.stack(rows, 1).to(scores.device)
-            scores[:, numbers] = got[:, 1:] - got[:, :1] if relative else got
-            advance(len(numbers))
+            scores[place][:, numbers] = got[:, 1:] - got[:, :1] if relative else got
+        advance(int(wanted[:, numbers].sum()))
     return scores.where(wanted, 0.0)
+
+
+def _row(outputs: Any, target: Target, classes: Tensor | None, batch: int, read: Callable[[Any], Any]) -> Tensor:
+    """One target's scores of a batch; a callable gets the outputs as they are."""
+    if classes is None:
+        return resolve_target(outputs, target, batch)[1].double()
+    return resolve_target(read(outputs), classes, batch)[1].double()
+
+
+def copies_at_once(x: Tensor) -> int:
+    """How many copies of one sample of an input [B, C, *S] a pass takes by default.
+
+    On a CPU few: more only leave the caches. It depends on nothing but shape and device, so that runs repeat exactly.
+    """
+    values = _VALUES_AT_ONCE["cuda" if x.is_cuda else "cpu"]
+    return min(max(1, values // x[0].numel()), _MOST_AT_ONCE)
+
+
+def probabilities(outputs: Tensor) -> Tensor:
+    """Softmax over the classes, in float32 or wider."""
+    return outputs.softmax(1, dtype=torch.promote_types(outputs.dtype, torch.float32))
 
 
 def check_batch_size(batch_size: int | None) -> int | None:
