@@ -101,6 +101,15 @@ def test_overlay_blends_and_outlines(dims) -> None:
         assert (outlined[borders] > half[borders]).any()
 
 
+def test_details_are_saved_too(tmp_path) -> None:
+    details = {"passes": torch.tensor([3, 4]), "masks": torch.arange(6).reshape(2, 3).float()}
+    saved = mg.Explanation(torch.rand(2, 4, 5), details=details)
+    loaded = mg.Explanation.load(saved.save(tmp_path / "one.npz"))
+    assert loaded.details.keys() == details.keys()
+    assert all(torch.equal(loaded.details[name], details[name]) for name in details)
+    assert mg.Explanation.load(mg.Explanation(saved.heatmap).save(tmp_path / "none.npz")).details == {}
+
+
 @DIMS
 @pytest.mark.parametrize("name", METHODS)
 def test_overlays_have_the_pictures_size_and_type(name, dims) -> None:

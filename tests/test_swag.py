@@ -11,6 +11,7 @@ from skimage import segmentation
 from torch import nn
 
 import midgrain as mg
+from midgrain.regions.segmentations import SEGMENTATIONS
 from models_for_tests import METHODS, SPATIAL, batch_for, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
 
@@ -254,7 +255,11 @@ def test_a_callable_gets_one_picture_at_a_time(dims) -> None:
 @pytest.mark.parametrize(
     ("superpixels", "error", "match"),
     [
-        ("pictures", ValueError, r"superpixels: expected one of image, gradient, image\+gradient, quickshift, felzenszwalb, got 'pictures'"),
+        (
+            "pictures",
+            ValueError,
+            r"superpixels: expected one of image, gradient, image\+gradient, quickshift, felzenszwalb, got 'pictures'",
+        ),
         (None, TypeError, "superpixels: expected a name, labels or a callable, got NoneType"),
         ([[0, 1]], TypeError, "superpixels: .* got list"),
     ],
@@ -296,6 +301,39 @@ def test_a_users_scorer(variant, dims) -> None:
 
     explanation = mg.SWAG(model, VARIANTS[variant], brightness, n_segments=25)(x)
     check_by_hand(explanation, by_hand(x, x.sum(1), variant, n_segments=25))
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"), [("slic-i", "image"), ("slic-g", "gradient"), ("slic-ig", "image+gradient")]
+)
+def test_other_names_of_superpixels(name, canonical) -> None:
+    net, x = tiny_net(), batch_for()
+    one, other = (mg.SWAG(net, superpixels=each, n_segments=20)(x) for each in (name, canonical))
+    assert torch.equal(one.segments, other.segments)
+    assert one.method == other.method
+
+
+@pytest.mark.parametrize("name", ["quickshift", "felzenszwalb"])
+def test_segmentations_of_scikit_image(name) -> None:
+    net, x = tiny_net(), batch_for(size=(48, 64))
+    explained = mg.SWAG(net, superpixels=name)(x)
+    labels = explained.segments[1].numpy()
+    expected = SEGMENTATIONS[name](explained.image[1].numpy())
+    assert len(np.unique(labels)) == len(np.unique(expected)) == int(explained.counts[1]) > 1
+    assert len(np.unique(np.stack([labels, expected]).reshape(2, -1), axis=1).T) == int(explained.counts[1])
+    with pytest.raises(ValueError, match=f"superpixels: '{name}' is of images; of clips use 'image'"):
+        mg.SWAG(tiny_net(3), superpixels=name)(batch_for(3))
+
+
+def test_a_scorer_with_options() -> None:
+    net, x = tiny_net(), batch_for()
+    by_name = mg.SWAG(net, scorer=mg.scorer("gradcam", layer="1", relu=False))(x)
+    own = mg.SWAG(net, scorer=lambda m, x, t: mg.explainer("gradcam", m, layer="1", relu=False)(x, t).heatmap)(x)
+    assert torch.equal(by_name.heatmap, own.heatmap)
+    with pytest.raises(TypeError, match="'gradcam' has no option depth"):
+        mg.scorer("gradcam", depth=3)
+    with pytest.raises(ValueError, match=r"scorer: expected one of .*, got 'grad'"):
+        mg.scorer("grad")
 
 
 @pytest.mark.parametrize("scorer", [name for name in METHODS if name not in VARIANTS])

@@ -78,7 +78,8 @@ class SWAG(RegionExplainer):
         if reduce not in ops.REDUCTIONS:
             raise ValueError(f"reduce: expected one of {', '.join(ops.REDUCTIONS)}, got {reduce!r}")
         self.reduce = reduce
-        self.name = _NAMES.get(superpixels, "swag") if isinstance(superpixels, str) else "swag"
+        choice = self.superpixels.choice
+        self.name = _NAMES.get(choice, "swag") if isinstance(choice, str) else "swag"
 
     def _explain(self, x: Tensor, target: Target) -> Explanation:
         rgb = self.rgb(x)
