@@ -1,4 +1,4 @@
-"""`midgrain bench`: how fast is it on this machine, beside scikit-image where that is installed?"""
+"""`midgrain bench`: how fast is it on this machine, beside scikit-image?"""
 
 from __future__ import annotations
 
@@ -120,11 +120,9 @@ def _line(
     return line
 
 
-def _skimage_slic(wanted: int) -> Callable[[Any], Any] | None:
-    try:
-        from skimage.segmentation import slic
-    except ModuleNotFoundError:
-        return None
+def _skimage_slic(wanted: int) -> Callable[[Any], Any]:
+    from skimage.segmentation import slic
+
     return lambda picture: slic(picture, wanted, start_label=0)
 
 
@@ -192,14 +190,12 @@ def _show(facts: dict[str, Any], threads: Sequence[int]) -> None:
         highlight=False,
         markup=False,
     )
-    beside = any("scikit-image" in line for line in facts["lines"])
     table = Table(box=None, pad_edge=False)
     table.add_column("milliseconds", no_wrap=True)
     for n in threads:
         table.add_column(f"{n} thread{'s' if n > 1 else ''}", justify="right")
-    if beside:
-        table.add_column("scikit-image", justify="right")
-        table.add_column("times faster", justify="right")
+    table.add_column("scikit-image", justify="right")
+    table.add_column("times faster", justify="right")
     for line in facts["lines"]:
         cells = [line["what"], *(_milliseconds(line["threads"][n]) for n in threads)]
         if "scikit-image" in line:
@@ -209,8 +205,6 @@ def _show(facts: dict[str, Any], threads: Sequence[int]) -> None:
             ]
         table.add_row(*cells)
     console.print(table)
-    if not beside:
-        console.print("scikit-image is not installed; with it, its times stand beside these", highlight=False)
     network = facts["network"]
     if "missing" in network:
         console.print(f"no explanation timed: {network['missing']}", highlight=False, markup=False)

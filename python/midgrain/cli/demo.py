@@ -60,10 +60,6 @@ def demo(
 
 def _photograph() -> Path:
     """A cat, CC0, from scikit-image's package."""
-    try:
-        import skimage
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "demo: the package scikit-image is not installed; pip install 'midgrain[demo]'"
-        ) from error
+    import skimage
+
     return Path(skimage.__file__).parent / "data" / "chelsea.png"
