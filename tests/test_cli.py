@@ -18,6 +18,8 @@ from torch import nn
 
 import midgrain as mg
 from midgrain.cli import main
+from midgrain.models import load_model
+from midgrain.pictures import open_picture
 
 PHOTOS = Path(skimage.__file__).parent / "data"
 COFFEE = str(PHOTOS / "coffee.png")
@@ -312,3 +314,45 @@ def test_torchvision_weights_in_the_cache_are_used(run, monkeypatch, tmp_path):
 def test_installed_command_runs():
     done = subprocess.run([sys.executable, "-m", "midgrain", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"midgrain {mg.__version__}"
+
+
+def test_options_of_methods(run):
+    options = ("-O", "compactness=40", "--option", "gradient-compactness=5.5", "-O", "reduce=max")
+    code, _, err = run("explain", COFFEE, "--method", "swag-ig", "--npz", "-o", "out", *options)
+    assert (code, err) == (0, "")
+    loaded = load_model("demo")
+    normalisation = {"mean": loaded.preprocess.mean, "std": loaded.preprocess.std}
+    explainer = mg.SWAG(loaded.model, compactness=40, gradient_compactness=5.5, reduce="max", **normalisation)
+    expected = explainer(loaded.preprocess(open_picture(COFFEE)))
+    saved = mg.Explanation.load(next(Path("out").glob("*.npz")))
+    assert torch.equal(saved.segments, expected.segments)
+    assert torch.equal(saved.heatmap, expected.heatmap)
+
+
+def test_options_go_to_the_methods_that_have_them(run):
+    methods = ("--method", "gradcam", "--method", "noise")
+    code, _, err = run("explain", COFFEE, *methods, "--npz", "-o", "out", "-O", "seed=7")
+    assert (code, err) == (0, "")
+    noise = mg.Explanation.load("out/coffee.noise.npz").heatmap
+    loaded = load_model("demo")
+    assert torch.equal(
+        noise, mg.explainer("noise", loaded.model, seed=7)(loaded.preprocess(open_picture(COFFEE))).heatmap
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("seed", "option: expected NAME=VALUE, like n_samples=500, got 'seed'"),
+        ("=3", "option: expected NAME=VALUE, like n_samples=500, got '=3'"),
+        ("sed=3", "option: 'sed' is no option of gradcam, noise; did you mean seed?"),
+        ("mean=3", "option: 'mean' has an option of its own; see --help"),
+        ("layer=features", "option: 'layer' has an option of its own; see --help"),
+        ("seed=three", "seed: expected an int, got str"),
+    ],
+)
+@pytest.mark.parametrize("command", ["explain", "compare"])
+def test_options_that_no_method_has(run, command, option, message):
+    code, _, err = run(command, COFFEE, "--method", "gradcam", "--method", "noise", "-O", option)
+    assert code == 2
+    assert message in err

@@ -18,6 +18,7 @@ from midgrain.cli.options import (
     JsonOption,
     LayerOption,
     MeanOption,
+    MethodOption,
     ModelOption,
     SegmentsOption,
     SizeOption,
@@ -54,6 +55,7 @@ def compare(
     target: TargetOption = None,
     layer: LayerOption = None,
     n_segments: SegmentsOption = None,
+    option: MethodOption = None,
     alpha: AlphaOption = 0.5,
     contours: ContoursOption = True,
     size: SizeOption = None,
@@ -68,10 +70,10 @@ def compare(
 
     names = _names(method)
     check_alpha(alpha)
+    wishes = Wishes.of(option, names, n_segments=n_segments, layer=layer)
     _check_output(output)
     picture = open_picture(photo)
     loaded = load_network(model, device, size, mean, std, layer)
-    wishes = Wishes(n_segments, layer)
     # The class is the same for all methods; this pass also loads what torch loads lazily, outside of their times.
     seen, shown = explain_picture(picture, loaded, "centre", class_number(target, loaded), device)
     explained = class_entry(seen, loaded)

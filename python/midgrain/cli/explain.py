@@ -17,6 +17,7 @@ from midgrain.cli.options import (
     JsonOption,
     LayerOption,
     MeanOption,
+    MethodOption,
     ModelOption,
     SegmentsOption,
     SizeOption,
@@ -61,6 +62,7 @@ def explain(
     ] = Path("midgrain-out"),
     layer: LayerOption = None,
     n_segments: SegmentsOption = None,
+    option: MethodOption = None,
     alpha: AlphaOption = 0.5,
     contours: ContoursOption = True,
     size: SizeOption = None,
@@ -76,15 +78,16 @@ def explain(
     names = method or ["swag-ig"]
     check_methods(names)
     check_alpha(alpha)
+    wishes = Wishes.of(option, names, n_segments=n_segments, layer=layer)
     tasks = _plan(list_pictures(pictures), names, output)
     loaded = load_network(model, device, size, mean, std, layer)
     chosen = class_number(target, loaded)
-    wishes = Wishes(n_segments, layer)
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
     for task in with_progress(tasks, silent=as_json):
+        options = wishes.options(task.method, progress=len(tasks) == 1 and not as_json)
         try:
-            rows.append(_run(task, loaded, chosen, wishes, device, alpha, contours, npz))
+            rows.append(_run(task, loaded, chosen, options, device, alpha, contours, npz))
         except (ValueError, TypeError, OSError) as error:
             # What is done stays done; the rest of a folder goes on without the broken picture.
             failed.append(f"{task.picture}: {error}")
@@ -133,7 +136,7 @@ def _run(
     task: Task,
     loaded: LoadedModel,
     target: int | None,
-    wishes: Wishes,
+    options: dict[str, Any],
     device: str,
     alpha: float,
     contours: bool,
@@ -142,7 +145,7 @@ def _run(
     from midgrain.pictures import open_picture
 
     picture = open_picture(task.picture)
-    explanation, shown = explain_picture(picture, loaded, task.method, target, device, **wishes.options(task.method))
+    explanation, shown = explain_picture(picture, loaded, task.method, target, device, **options)
     save_picture(explanation.overlay(image=shown, alpha=alpha, contours=contours), task.output)
     if npz:
         explanation.save(task.output.with_suffix(".npz"))

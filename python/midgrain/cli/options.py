@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "JsonOption",
     "LayerOption",
     "MeanOption",
+    "MethodOption",
     "ModelOption",
     "SegmentsOption",
     "SizeOption",
@@ -48,6 +50,15 @@ LayerOption = Annotated[
     ),
 ]
 SegmentsOption = Annotated[int | None, typer.Option("--n-segments", help="Wanted superpixels. [300]")]
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-O",
+        metavar="NAME=VALUE",
+        help="An option of the methods, like n_samples=500; may be given several times.",
+    ),
+]
 AlphaOption = Annotated[float, typer.Option(help="Opacity of the heat map, 0 to 1.")]
 ContoursOption = Annotated[bool, typer.Option(help="Draw superpixel borders.")]
 SizeOption = Annotated[int | None, typer.Option(help="Side of the network's input, where the model does not say.")]
@@ -56,20 +67,64 @@ StdOption = Annotated[str | None, typer.Option(help="Likewise.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
+# Options of explainers that come from the network, or that the command sets.
+_SAID_OTHERWISE = frozenset({"mean", "std", "progress"})
+
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user wishes of the methods; None leaves it to each of them."""
+    """What the user wishes of the methods, by the name of the option; not all of them may take it."""
 
-    n_segments: int | None = None
-    layer: str | None = None
+    wanted: Mapping[str, Any]
 
-    def options(self, method: str) -> dict[str, Any]:
-        """Those that this method takes."""
+    @staticmethod
+    def of(given: Sequence[str] | None, methods: Sequence[str], **named: Any) -> Wishes:
+        """From `--option NAME=VALUE` and options with a name of their own.
+
+        Args:
+            given: texts "NAME=VALUE"; a value is read as JSON, and as a text where it is none.
+            methods: what is to be run.
+            **named: None stands for what was not given.
+
+        Raises:
+            ValueError: a text without "=", a name that none of the methods has, or that has its own option.
+        """
+        wanted = {name: value for name, value in named.items() if value is not None}
+        for text in given or []:
+            name, equals, value = text.partition("=")
+            name = name.strip().replace("-", "_")
+            if not equals or not name:
+                raise ValueError(f"option: expected NAME=VALUE, like n_samples=500, got {text!r}")
+            if name in named or name in _SAID_OTHERWISE:
+                raise ValueError(f"option: {name!r} has an option of its own; see --help")
+            _check_some_have(name, methods)
+            wanted[name] = _value(value)
+        return Wishes(wanted)
+
+    def options(self, method: str, *, progress: bool = False) -> dict[str, Any]:
+        """Those that this method takes, and a bar of its own where it takes long and `progress` says so."""
         from midgrain.registry import method_options
 
         taken = method_options(method)
-        return {name: value for name, value in vars(self).items() if value is not None and name in taken}
+        wanted = {"progress": True, **self.wanted} if progress else self.wanted
+        return {name: value for name, value in wanted.items() if name in taken}
+
+
+def _check_some_have(name: str, methods: Sequence[str]) -> None:
+    from midgrain.registry import method_options
+
+    known = {option for method in methods for option in method_options(method)} - _SAID_OTHERWISE
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
+        raise ValueError(f"option: {name!r} is no option of {', '.join(methods)}; {hint}")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def check_methods(names: Sequence[str]) -> None:

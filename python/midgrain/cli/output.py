@@ -28,8 +28,11 @@ def print_json(value: Any) -> None:
 
 
 def with_progress(items: Sequence[_Item], *, silent: bool) -> Iterable[_Item]:
-    """The items, with a bar on stderr that says how many are explained; none where that is a file or `silent`."""
+    """The items, with a bar on stderr that says how many are explained; none where that is a file or `silent`.
+
+    Nor for one item alone: methods that take long have a bar of their own.
+    """
     from rich.progress import track
 
-    silent = silent or not errors.is_terminal
+    silent = silent or len(items) == 1 or not errors.is_terminal
     return track(items, description="explaining", console=errors, transient=True, disable=silent)
