@@ -98,3 +98,80 @@ def energy(heatmap: np.ndarray, mask: np.ndarray) -> float:
             total += float(heatmap[place])
             inside += float(heatmap[place]) if mask[place] else 0.0
     return inside / total if total else 0.0
+
+
+def logit_of(model: nn.Module, target: int) -> Value:
+    """From one picture [C, *S] to the logit of a class."""
+
+    def value(picture: np.ndarray) -> float:
+        with torch.no_grad():
+            return float(model(torch.from_numpy(picture)[None])[0, target])
+
+    return value
+
+
+def without(
+    picture: np.ndarray, empty: np.ndarray, heatmap: np.ndarray, count: int, *, least_first: bool
+) -> np.ndarray:
+    """The picture without its first `count` pixels; all values of the heat map differ."""
+    order = np.argsort(heatmap.ravel())
+    order = order if least_first else order[::-1]
+    changed = picture.reshape(len(picture), -1).copy()
+    changed[:, order[:count]] = empty.reshape(len(empty), -1)[:, order[:count]]
+    return changed.reshape(picture.shape)
+
+
+def perturbation_area(value: Value, removed: list[np.ndarray]) -> float:
+    """DeepMaps, appendix B: the mean fall of the score over x with 0, 1, ... P parts removed."""
+    return float(np.mean([value(removed[0]) - value(each) for each in removed]))
+
+
+def first_change(model: nn.Module, target: int, states: list[tuple[float, np.ndarray]]) -> float:
+    """The share of the first state whose decision is another; 1 where there is none."""
+    for share, picture in states:
+        with torch.no_grad():
+            if int(model(torch.from_numpy(picture)[None]).argmax()) != target:
+                return share
+    return 1.0
+
+
+def top_pixels(heatmap: np.ndarray, mask: np.ndarray, wanted: int, draws: int = 0) -> float:
+    """How many of the `wanted` largest pixels lie on the object, on average over all orders of equal values."""
+    values = sorted(set(heatmap.ravel().tolist()), reverse=True)
+    inside, left = 0.0, wanted
+    for value in values:
+        group = heatmap == value
+        taken = min(left, int(group.sum()))
+        inside += taken * float((group & mask).sum()) / float(group.sum())
+        left -= taken
+    return inside
+
+
+def threshold_box(heatmap: np.ndarray, kept: np.ndarray) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 around the pixels that are kept, the last ones excluded; zeros where there are none."""
+    rows, columns = np.nonzero(kept)
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def box_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Of two boxes x0, y0, x1, y1."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / union
+
+
+def kept_pixels(scaled: np.ndarray, thresholding: str, threshold: float) -> np.ndarray:
+    """Which pixels of a map in 0 .. 1 a threshold keeps (Thesis 5.4.4)."""
+    if thresholding == "value":
+        return scaled >= threshold
+    if thresholding == "mean":
+        return scaled >= threshold * scaled.mean()
+    kept = np.zeros(scaled.shape, bool)
+    for level in sorted(set(scaled.ravel().tolist()), reverse=True):
+        kept = scaled >= level
+        if scaled[kept].sum() >= threshold * scaled.sum() - 1e-12:
+            break
+    return kept

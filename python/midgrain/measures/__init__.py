@@ -1,24 +1,56 @@
 """Measures of an explanation: how far a heat map says what the network looks at.
 
-* Faithfulness: `deletion`, `insertion` and `combined` take pixels away, or give them back, in a heat map's order.
-* Localisation: `pointing_game` and `energy_pointing_game` compare it with a mask of the object.
+* Faithfulness: `deletion`, `insertion` and `combined` take pixels away, or give them back, in a heat map's order;
+  `aopc` and `afoc` look at the first pixels only, `drop_increase` and `average_drop` at what is kept.
+* Decisions: `n_morf`, `n_lerf` and `superpixel_removal`, how much can go until the class changes.
+* Specificity: `delta` of any of them, `top_k_agreement`, `model_contrast`.
+* Localisation: `pointing_game`, `energy_pointing_game`, `mask_iou`, `bbox_score` and `weak_localisation` compare with a
+  mask or a box of the object.
 * Statistics: `bootstrap_interval`, how sure a mean over photographs, or a paired difference of two methods, is.
 """
 
 from __future__ import annotations
 
-from midgrain.measures.localisation import energy_pointing_game, pointing_game
+from midgrain.measures.agreement import model_contrast, top_k_agreement
+from midgrain.measures.boxes import WeakLocalisation, localisation_error, weak_localisation
+from midgrain.measures.decision import DecisionChange, n_lerf, n_morf, superpixel_removal
+from midgrain.measures.fractional import ScoreChange, afoc, aopc
+from midgrain.measures.kept import AverageDrop, DropIncrease, average_drop, drop_increase
+from midgrain.measures.localisation import bbox_score, energy_pointing_game, is_difficult, mask_iou, pointing_game
 from midgrain.measures.removal import Combined, RemovalCurve, combined, deletion, insertion
+from midgrain.measures.specificity import Delta, delta, other_images
 from midgrain.measures.statistics import Interval, bootstrap_interval
 
 __all__ = [
+    "AverageDrop",
     "Combined",
+    "DecisionChange",
+    "Delta",
+    "DropIncrease",
     "Interval",
     "RemovalCurve",
+    "ScoreChange",
+    "WeakLocalisation",
+    "afoc",
+    "aopc",
+    "average_drop",
+    "bbox_score",
     "bootstrap_interval",
     "combined",
     "deletion",
+    "delta",
+    "drop_increase",
     "energy_pointing_game",
     "insertion",
+    "is_difficult",
+    "localisation_error",
+    "mask_iou",
+    "model_contrast",
+    "n_lerf",
+    "n_morf",
+    "other_images",
     "pointing_game",
+    "superpixel_removal",
+    "top_k_agreement",
+    "weak_localisation",
 ]

@@ -8,9 +8,9 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from midgrain.measures.order import check_maps
-from midgrain.ops.checks import check_positive
+from midgrain.ops.checks import check_positive, check_share
 
-__all__ = ["energy_pointing_game", "pointing_game"]
+__all__ = ["bbox_score", "energy_pointing_game", "is_difficult", "mask_iou", "pointing_game"]
 
 
 def pointing_game(heatmap: Tensor, mask: Tensor, tolerance: float = 15) -> Tensor:
@@ -90,6 +90,113 @@ def energy_pointing_game(heatmap: Tensor, mask: Tensor) -> Tensor:
     inside = (energy * mask.reshape(frames.shape)).sum(1)
     total = energy.sum(1)
     return torch.where(total > 0, inside / total.clamp_min(1.0), 0.0).reshape(heatmap.shape[:-2])
+
+
+def mask_iou(heatmap: Tensor, mask: Tensor, share: float = 0.2) -> Tensor:
+    """Intersection over union of the most important pixels with the object; its mean over images is SISE's mIoU.
+
+    Pixels of one value that only some are wanted of count in part, all alike.
+
+    Args:
+        heatmap: finite [B, H, W]; a clip's [B, T, H, W] is judged frame by frame.
+        mask: bool, the same shape: the object's pixels, at least one in every image or frame.
+        share: how much of the pixels counts as important, above 0 and up to 1.
+
+    Returns:
+        Overlaps in 0 .. 1, float32 [B]; for clips [B, T].
+
+    Raises:
+        TypeError, ValueError: see `pointing_game`; a share out of range.
+
+    Source: SISE (Sattarzadeh et al. 2021).
+
+    Example:
+        >>> import torch, midgrain as mg
+        >>> heatmap = torch.tensor([[[3.0, 1.0], [-5.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [True, False]]])
+        >>> mg.measures.mask_iou(heatmap, mask, share=0.5)
+        tensor([0.3333])
+    """
+    share = check_share(share, "share")
+    heatmap, mask = _checked(heatmap, mask)
+    size = heatmap.shape[-2] * heatmap.shape[-1]
+    wanted = torch.full(heatmap.shape[:-2], max(1, round(share * size)), device=heatmap.device)
+    inside = _of_the_top(heatmap, mask, wanted)
+    return (inside / (wanted + mask.flatten(-2).sum(-1) - inside)).float()
+
+
+def bbox_score(heatmap: Tensor, mask: Tensor) -> Tensor:
+    """Of the N most important pixels, N the size of the object, the share that lies on it (Bbox).
+
+    Pixels of one value that only some are wanted of count in part, all alike.
+
+    Args:
+        heatmap: finite [B, H, W]; a clip's [B, T, H, W] is judged frame by frame.
+        mask: bool, the same shape: the object's pixels or its box's, at least one in every image or frame.
+
+    Returns:
+        Shares in 0 .. 1, float32 [B]; for clips [B, T].
+
+    Raises:
+        TypeError, ValueError: see `pointing_game`.
+
+    Source: Schulz et al., "Restricting the flow", 2020; SISE, 2021.
+
+    Example:
+        >>> import torch, midgrain as mg
+        >>> heatmap = torch.tensor([[[3.0, 1.0], [-5.0, 0.0]]])
+        >>> mask = torch.tensor([[[True, False], [True, False]]])
+        >>> mg.measures.bbox_score(heatmap, mask)
+        tensor([0.5000])
+    """
+    heatmap, mask = _checked(heatmap, mask)
+    wanted = mask.flatten(-2).sum(-1)
+    return (_of_the_top(heatmap, mask, wanted) / wanted).float()
+
+
+def is_difficult(mask: Tensor, others: Tensor) -> Tensor:
+    """Which images belong to the pointing game's difficult subset.
+
+    Those whose object covers less than a quarter of the image and that show another class too.
+
+    Args:
+        mask: bool [B, H, W], the object's pixels.
+        others: bool [B], whether the image shows an object of another class.
+
+    Returns:
+        Bool [B].
+
+    Raises:
+        TypeError, ValueError: tensors of other kinds or shapes.
+
+    Source: Zhang et al., "Top-down neural attention by excitation backprop", 2018; Thesis 5.4.4.
+
+    Example:
+        >>> import torch, midgrain as mg
+        >>> mask = torch.zeros(2, 4, 4, dtype=torch.bool)
+        >>> mask[:, 0, :2] = True
+        >>> mg.measures.is_difficult(mask, torch.tensor([True, False]))
+        tensor([ True, False])
+    """
+    for name, value, ndim in (("mask", mask, 3), ("others", others, 1)):
+        if not isinstance(value, Tensor) or value.dtype != torch.bool:
+            got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{name}: expected a bool tensor, got {got}")
+        if value.ndim != ndim or 0 in value.shape:
+            raise ValueError(f"{name}: expected {ndim} axes, none of them empty, got shape {list(value.shape)}")
+    if len(mask) != len(others):
+        raise ValueError(f"others: expected one for each of {len(mask)} images, got {len(others)}")
+    return (mask.flatten(1).double().mean(1) < 0.25).to(others.device) & others
+
+
+def _of_the_top(heatmap: Tensor, mask: Tensor, wanted: Tensor) -> Tensor:
+    """How many of each frame's `wanted` largest pixels lie on the object, float64 of the shape of `wanted`."""
+    values, on_object = heatmap.flatten(-2), mask.flatten(-2)
+    least = values.sort(-1, descending=True).values.gather(-1, wanted[..., None] - 1)
+    above, level = values > least, values == least
+    # Of the pixels at the last value so many are wanted as are left.
+    part = (wanted - above.sum(-1)).double() / level.sum(-1)
+    return (above & on_object).sum(-1) + part * (level & on_object).sum(-1)
 
 
 def _checked(heatmap: object, mask: object) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from midgrain.ops.checks import check_int
 
-__all__ = ["Schedule", "check_maps", "schedule"]
+__all__ = ["Schedule", "check_maps", "check_order", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,15 @@ class Schedule:
     share: Tensor
 
 
-def schedule(maps: Tensor, steps: int, ties: str = "together", seed: int = 0) -> Schedule:
+def schedule(
+    maps: Tensor,
+    steps: int,
+    ties: str = "together",
+    seed: int = 0,
+    *,
+    pixels: int | None = None,
+    least_first: bool = False,
+) -> Schedule:
     """The order of each map's pixels, greatest value first, and its division into steps.
 
     Args:
@@ -43,13 +51,16 @@ def schedule(maps: Tensor, steps: int, ties: str = "together", seed: int = 0) ->
         steps: after step k of these, k N / steps of the N pixels are gone, rounded to whole pixels.
         ties: "together" or "random", see `midgrain.measures.deletion`.
         seed: of the random order.
+        pixels: how many are gone at the end; None means all N, which then stand in place of N above.
+        least_first: the least value first.
 
     Raises:
-        TypeError, ValueError: `steps` outside 1 .. N; another `ties`, `seed`.
+        TypeError, ValueError: `steps` outside 1 .. pixels; another `ties`, `seed`.
     """
     flat = maps.flatten(1)
     n = flat.shape[1]
-    steps = check_int(steps, "steps", 1, n)
+    last_count = n if pixels is None else pixels
+    steps = check_int(steps, "steps", 1, last_count)
     seed = check_int(seed, "seed", 0, 2**63 - 1)
     if not isinstance(ties, str):
         raise TypeError(f"ties: expected 'together' or 'random', got {type(ties).__name__}")
@@ -58,14 +69,14 @@ def schedule(maps: Tensor, steps: int, ties: str = "together", seed: int = 0) ->
     device = flat.device
     if ties == "random":
         shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(device)
-        order = shuffled[flat[:, shuffled].sort(dim=1, descending=True, stable=True).indices]
+        order = shuffled[flat[:, shuffled].sort(dim=1, descending=not least_first, stable=True).indices]
     else:
-        order = flat.sort(dim=1, descending=True, stable=True).indices
+        order = flat.sort(dim=1, descending=not least_first, stable=True).indices
     positions = torch.arange(n + 1, device=device)
     rank = torch.empty(flat.shape, dtype=torch.int32, device=device)
     rank.scatter_(1, order, positions[:n].to(torch.int32).expand_as(order))
 
-    wanted = (torch.arange(steps + 1, device=device) * n + steps // 2) // steps
+    wanted = (torch.arange(steps + 1, device=device) * last_count + steps // 2) // steps
     if ties == "random":
         whole = wanted.expand(len(flat), -1)
         return Schedule(rank, whole, whole, torch.zeros(whole.shape, device=device))
@@ -77,6 +88,15 @@ def schedule(maps: Tensor, steps: int, ties: str = "together", seed: int = 0) ->
     below, above = last[:, wanted], following[:, wanted]
     share = (wanted - below).float() / (above - below).clamp_min(1).float()
     return Schedule(rank, below, above, share)
+
+
+def check_order(order: str, allowed: tuple[str, str] = ("morf", "lerf")) -> str:
+    """Raises unless it is one of the two: most or least relevant first."""
+    if not isinstance(order, str):
+        raise TypeError(f"order: expected {allowed[0]!r} or {allowed[1]!r}, got {type(order).__name__}")
+    if order not in allowed:
+        raise ValueError(f"order: expected {allowed[0]!r} or {allowed[1]!r}, got {order!r}")
+    return order
 
 
 def check_maps(heatmap: object, expected: tuple[int, ...] | None = None, name: str = "heatmap") -> Tensor:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from midgrain import driver
-from midgrain.baseline import Baseline, make_baseline
+from midgrain.baseline import Baseline
 from midgrain.driver import Target
-from midgrain.measures.order import Schedule, check_maps, schedule
-from midgrain.ops.checks import check_int
+from midgrain.measures.curves import subject
+from midgrain.measures.order import Schedule, schedule
 
 __all__ = ["Combined", "RemovalCurve", "combined", "deletion", "insertion"]
-
-# Values [C, *S] of a batch together: on a CPU more than a few images only leave the caches, and cost time.
-_VALUES_PER_BATCH = {"cpu": 4 * 3 * 224 * 224}
-_VALUES_PER_BATCH_ELSEWHERE = 128 * 3 * 224 * 224
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +27,11 @@ class RemovalCurve:
     #: The classes, int64 [B]; None where a callable gave the values.
     target: Tensor | None
 
+    @property
+    def value(self) -> Tensor:
+        """The measure's number, `auc`."""
+        return self.auc
+
 
 @dataclass(frozen=True, eq=False)
 class Combined:
@@ -42,6 +41,11 @@ class Combined:
     score: Tensor
     deletion: RemovalCurve
     insertion: RemovalCurve
+
+    @property
+    def value(self) -> Tensor:
+        """The measure's number, `score`."""
+        return self.score
 
 
 def deletion(
@@ -205,98 +209,16 @@ def _measure(
     seed: int,
     orders: tuple[str, ...] = ("deletion",),
 ) -> list[RemovalCurve]:
-    driver.check_model(model)
-    x = driver.check_input(x).detach()
-    maps = check_maps(heatmap, (x.shape[0], *x.shape[2:])).to(x.device)
-    plan = schedule(maps, steps, ties, seed)
-    if batch_size is not None:
-        batch_size = check_int(batch_size, "batch_size", 1)
-    with driver.preserved(model, x), torch.no_grad():
-        # A copy: an inference tensor could not be worked on, and the model may write into what it is given.
-        x = x.clone()
-        empty = make_baseline(baseline, x, seed)
-        classes = None if callable(target) else driver.forward(model, x, target).target
+    def plan(maps: Tensor) -> Schedule:
+        return schedule(maps, steps, ties, seed)
+
+    with subject(model, x, heatmap, target, baseline, batch_size, seed, plan) as (asked, planned):
         curves = []
         for order in orders:
-            pair = (empty, x) if order == "deletion" else (x, empty)
-            if callable(target):
-                curve = _curve_of_callable(model, *pair, plan, target)
-            else:
-                assert classes is not None
-                size = batch_size or _chosen_batch_size(x)
-                curve = _curve_of_classes(model, *pair, plan, classes, size)
-            curves.append(RemovalCurve(_area(curve), curve, classes))
+            ends = (asked.x, asked.empty) if order == "deletion" else (asked.empty, asked.x)
+            curve = asked.curve(*ends, planned)
+            curves.append(RemovalCurve(_area(curve), curve, asked.classes))
     return curves
-
-
-def _curve_of_classes(
-    model: Any, before: Tensor, after: Tensor, plan: Schedule, classes: Tensor, batch_size: int
-) -> Tensor:
-    """The curves [B, steps + 1]; pixels of ranks below a state's count come from `before`, the others from `after`."""
-    # Every state once: steps inside one group share its ends.
-    states = [torch.cat([low, high]).unique() for low, high in zip(plan.below, plan.above, strict=True)]
-    samples = torch.repeat_interleave(torch.tensor([len(each) for each in states])).to(classes.device)
-    counts = torch.cat(states)
-    values = []
-    for rows, count in zip(samples.split(batch_size), counts.split(batch_size), strict=True):
-        outputs = model(_mixed(before[rows], after[rows], plan.rank[rows], count))
-        values.append(_probabilities(outputs, classes[rows], rows))
-    ends = zip(torch.cat(values).split([len(each) for each in states]), states, plan.below, plan.above, strict=True)
-    found = [(value[torch.searchsorted(s, low)], value[torch.searchsorted(s, high)]) for value, s, low, high in ends]
-    low_values, high_values = (torch.stack(each) for each in zip(*found, strict=True))
-    return torch.lerp(low_values, high_values, plan.share)
-
-
-def _curve_of_callable(
-    model: Any, before: Tensor, after: Tensor, plan: Schedule, target: Callable[[Any], Tensor]
-) -> Tensor:
-    """The same for a callable's values: it gets all samples in their order, as explainers call it."""
-    batch = len(before)
-    ends = []
-    seen: dict[tuple[int, ...], Tensor] = {}
-    for counts in (*plan.below.T, *plan.above.T):
-        key = tuple(counts.tolist())
-        if key not in seen:
-            outputs = model(_mixed(before, after, plan.rank, counts))
-            seen[key] = driver.resolve_target(outputs, target, batch)[1].float()
-        ends.append(seen[key])
-    low_values, high_values = torch.stack(ends, 1).chunk(2, 1)
-    return torch.lerp(low_values, high_values, plan.share)
-
-
-def _mixed(before: Tensor, after: Tensor, rank: Tensor, counts: Tensor) -> Tensor:
-    changed = (rank < counts[:, None]).reshape(len(before), 1, *before.shape[2:])
-    return torch.where(changed, before, after)
-
-
-def _probabilities(outputs: Any, classes: Tensor, samples: Tensor) -> Tensor:
-    """Float32 [n], the softmax of each row's class."""
-    _check_rows(outputs, len(classes))
-    classes = classes.to(outputs.device)
-    found: Tensor = outputs.float().softmax(1).gather(1, classes[:, None])[:, 0]
-    finite = torch.isfinite(found)
-    if not finite.all():
-        bad = samples[(~finite).to(samples.device)].unique().tolist()
-        raise ValueError(
-            f"model: its outputs hold NaN or infinity for sample(s) {bad} with pixels removed; half precision or "
-            "untrained weights are the usual cause"
-        )
-    return found.to(samples.device)
-
-
-def _check_rows(outputs: Any, rows: int) -> None:
-    """Raises where the first pass on x gave [B, classes], but one on another number of pictures gave something else."""
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != rows:
-        got = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(
-            f"model: expected logits [{rows}, classes] for {rows} pictures, got {got}; set batch_size to the one "
-            "the model takes"
-        )
-
-
-def _chosen_batch_size(x: Tensor) -> int:
-    budget = _VALUES_PER_BATCH.get(x.device.type, _VALUES_PER_BATCH_ELSEWHERE)
-    return max(1, budget // x[0].numel())
 
 
 def _area(curve: Tensor) -> Tensor:

@@ -67,6 +67,14 @@ def check_positive(value: object, name: str, *, zero: bool = False) -> float:
     return number
 
 
+def check_share(value: object, name: str) -> float:
+    """A share: above 0, up to 1."""
+    number = _check_real(value, name)
+    if not 0.0 < number <= 1.0:
+        raise ValueError(f"{name}: expected above 0 and up to 1, got {value}")
+    return number
+
+
 def check_compactness(value: object, name: str) -> float:
     """A weight of colours or gradients against space that fixed point can follow."""
     compactness = check_positive(value, name)
