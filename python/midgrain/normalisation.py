@@ -61,6 +61,18 @@ class Normalisation:
         picture = (x.detach().float() * scale).add_(offset).clamp_(0.0, 1.0)
         return picture.expand(-1, 3, *x.shape[2:])
 
+    def inputs(self, rgb: Tensor, like: Tensor) -> Tensor:
+        """What the network gets for pictures [n, 3, *S] in 0 .. 1; channels, dtype and device as of `like` [C, *S].
+
+        Raises:
+            ValueError: `like` has neither one nor three channels.
+        """
+        numbers = self._tensors(like[None])
+        if numbers is None:
+            raise ValueError(f"x: expected pictures of 1 or 3 channels, got {len(like)}")
+        offset, scale = numbers
+        return ((rgb.to(like.device)[:, : len(like)] - offset) / scale).to(like.dtype)
+
     def grey(self, x: Tensor, level: float) -> Tensor:
         """What the network gets for a picture of one grey level in 0 .. 1 (0 black, 1 white), of x's shape and dtype.
 

@@ -1,7 +1,8 @@
 """Measures of an explanation: how far a heat map says what the network looks at.
 
 * Faithfulness: `deletion`, `insertion` and `combined` take pixels away, or give them back, in a heat map's order;
-  `aopc` and `afoc` look at the first pixels only, `drop_increase` and `average_drop` at what is kept.
+  `aopc` and `afoc` look at the first pixels only, `drop_increase` and `average_drop` at what is kept;
+  `aic` and `sic` at how much of the picture must be sharp.
 * Decisions: `n_morf`, `n_lerf` and `superpixel_removal`, how much can go until the class changes.
 * Specificity: `delta` of any of them, `top_k_agreement`, `model_contrast`.
 * Localisation: `pointing_game`, `energy_pointing_game`, `mask_iou`, `bbox_score` and `weak_localisation` compare with a
@@ -15,6 +16,7 @@ from midgrain.measures.agreement import model_contrast, top_k_agreement
 from midgrain.measures.boxes import WeakLocalisation, localisation_error, weak_localisation
 from midgrain.measures.decision import DecisionChange, n_lerf, n_morf, superpixel_removal
 from midgrain.measures.fractional import ScoreChange, afoc, aopc
+from midgrain.measures.information import InformationCurve, aic, sic
 from midgrain.measures.kept import AverageDrop, DropIncrease, average_drop, drop_increase
 from midgrain.measures.localisation import bbox_score, energy_pointing_game, is_difficult, mask_iou, pointing_game
 from midgrain.measures.removal import Combined, RemovalCurve, combined, deletion, insertion
@@ -27,11 +29,13 @@ __all__ = [
     "DecisionChange",
     "Delta",
     "DropIncrease",
+    "InformationCurve",
     "Interval",
     "RemovalCurve",
     "ScoreChange",
     "WeakLocalisation",
     "afoc",
+    "aic",
     "aopc",
     "average_drop",
     "bbox_score",
@@ -50,6 +54,7 @@ __all__ = [
     "n_morf",
     "other_images",
     "pointing_game",
+    "sic",
     "superpixel_removal",
     "top_k_agreement",
     "weak_localisation",
