@@ -7,13 +7,15 @@
 * Specificity: `delta` of any of them, `top_k_agreement`, `model_contrast`.
 * Localisation: `pointing_game`, `energy_pointing_game`, `mask_iou`, `bbox_score` and `weak_localisation` compare with a
   mask or a box of the object.
-* Statistics: `bootstrap_interval`, how sure a mean over photographs, or a paired difference of two methods, is.
+* Statistics: `bootstrap_interval`, `win_matrix`, `wilcoxon_matrix`, `krippendorff_alpha`, `measure_correlations`: how
+  sure is a mean or a difference of methods, and do images and measures agree?
 """
 
 from __future__ import annotations
 
 from midgrain.measures.agreement import model_contrast, top_k_agreement
 from midgrain.measures.boxes import WeakLocalisation, localisation_error, weak_localisation
+from midgrain.measures.comparison import krippendorff_alpha, measure_correlations, wilcoxon_matrix, win_matrix
 from midgrain.measures.decision import DecisionChange, n_lerf, n_morf, superpixel_removal
 from midgrain.measures.fractional import ScoreChange, afoc, aopc
 from midgrain.measures.information import InformationCurve, aic, sic
@@ -47,8 +49,10 @@ __all__ = [
     "energy_pointing_game",
     "insertion",
     "is_difficult",
+    "krippendorff_alpha",
     "localisation_error",
     "mask_iou",
+    "measure_correlations",
     "model_contrast",
     "n_lerf",
     "n_morf",
@@ -58,4 +62,6 @@ __all__ = [
     "superpixel_removal",
     "top_k_agreement",
     "weak_localisation",
+    "wilcoxon_matrix",
+    "win_matrix",
 ]
