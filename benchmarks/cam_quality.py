@@ -1,4 +1,4 @@
-"""How good are class activation maps: do they find what the network looks at, and where the object is?
+"""How good are explanations: do they find what the network looks at, and where the object is?
 
 Networks with ImageNet weights from packages (MobileNetV2, EfficientNet-Lite0) on real photographs: deletion, insertion
 and combined score, 28 steps, removed pixels 0, each photograph's predicted class. Photographs with masks, and digits
@@ -34,6 +34,7 @@ from benchmarks.photographs import (
     said,
 )
 from midgrain.cams import CAMS
+from midgrain.cli.options import Wishes
 from midgrain.measures import bootstrap_interval
 from midgrain.models import load_model
 from midgrain.pictures import Preprocess
@@ -78,21 +79,23 @@ def networks() -> list[Network]:
     return [demo, Network("MobileNetV2", mobilenet.eval(), usual, demo.label)]
 
 
-def explainers(model: nn.Module, names: Sequence[str] | None) -> dict[str, Any]:
-    """Explainers by the name of their row; the reference is always among them."""
+def explainers(
+    model: nn.Module, names: Sequence[str] | None, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """Explainers by the name of their row, "NAME" or "NAME,OPTION=VALUE,..."; the reference is always among them."""
     known = mg.methods()
     cams = [name for name in known if (name in CAMS or "cam" in name) and name not in SLOW]
-    wanted = [name for name in (names or [*cams, *OTHERS]) if name != REFERENCE]
-    unknown = set(wanted) - set(known)
-    if unknown:
-        raise SystemExit(f"--methods: expected names of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    found = {REFERENCE: mg.explainer(REFERENCE, model)}
-    for name in wanted:
-        if name == "jittercam":
-            found[EXACT] = mg.explainer(name, model, shared_trunk=False)
-            found |= {row: mg.explainer(name, model, **options) for row, options in NEARLY.items()}
+    found = {}
+    for row in [REFERENCE, *(names or [*cams, *OTHERS])]:
+        name, *texts = row.split(",")
+        if name not in known:
+            raise SystemExit(f"--methods: expected names of {', '.join(known)}, got {name!r}")
+        if row == "jittercam":
+            found[EXACT] = mg.explainer(name, model, shared_trunk=False, mean=mean, std=std)
+            found |= {each: mg.explainer(name, model, mean=mean, std=std, **more) for each, more in NEARLY.items()}
         else:
-            found[name] = mg.explainer(name, model)
+            options = Wishes.of(texts, [name]).wanted
+            found[row] = mg.explainer(name, model, mean=mean, std=std, **options)
     return found
 
 
@@ -104,7 +107,7 @@ def pearson(a: Tensor, b: Tensor) -> float:
 def faithfulness(network: Network, photos: Sequence[Photograph], names: Sequence[str] | None) -> list[dict[str, Any]]:
     """One record per photograph and method."""
     records = []
-    found = explainers(network.model, names)
+    found = explainers(network.model, names, network.preprocess.mean, network.preprocess.std)
     for photo in photos:
         x = network.preprocess(photo.picture)
         with torch.no_grad():
@@ -200,7 +203,7 @@ def raised(heatmap: Tensor) -> Tensor:
 def voc_records(network: Network, photos: Sequence[Labelled], names: Sequence[str] | None) -> list[dict[str, Any]]:
     """One record per photograph, class in it and method: does the class's map lie on it?"""
     records = []
-    found = explainers(network.model, names)
+    found = explainers(network.model, names, network.preprocess.mean, network.preprocess.std)
     for photo in photos:
         x = network.preprocess(photo.picture)
         with torch.no_grad():
@@ -249,7 +252,7 @@ def digit_records(
 ) -> list[dict[str, Any]]:
     """One record per picture among `kept`, and method."""
     inputs = data.inputs
-    found = explainers(model, names)
+    found = explainers(model, names, [digits.MEAN], [digits.STD])
     records = []
     for rows in torch.from_numpy(np.flatnonzero(kept)).split(16):
         x, target, masks = inputs[rows], torch.from_numpy(data.labels)[rows], torch.from_numpy(data.masks)[rows]
@@ -294,7 +297,12 @@ def options() -> argparse.Namespace:
     """The command line."""
     found = parser("cam_quality", __doc__)
     add_options(found)
-    found.add_argument("--methods", nargs="+", metavar="NAME", help="these only; Grad-CAM is always among them")
+    found.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        help="these only, each as NAME or NAME,OPTION=VALUE,...; Grad-CAM is always among them",
+    )
     found.add_argument("--limit", type=int, metavar="N", help="at most so many photographs, evenly spread; 0: none")
     found.add_argument(
         "--digits", type=int, default=200, metavar="N", help="digits on photographs (default 200); 0: none"
