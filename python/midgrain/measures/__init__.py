@@ -4,6 +4,7 @@
   `aopc` and `afoc` look at the first pixels only, `drop_increase` and `average_drop` at what is kept;
   `aic` and `sic` at how much of the picture must be sharp.
 * Decisions: `n_morf`, `n_lerf` and `superpixel_removal`, how much can go until the class changes.
+* Retraining: `roar`, what a network can still learn without the important pixels.
 * Specificity: `delta` of any of them, `top_k_agreement`, `model_contrast`.
 * Localisation: `pointing_game`, `energy_pointing_game`, `mask_iou`, `bbox_score` and `weak_localisation` compare with a
   mask or a box of the object.
@@ -22,6 +23,7 @@ from midgrain.measures.information import InformationCurve, aic, sic
 from midgrain.measures.kept import AverageDrop, DropIncrease, average_drop, drop_increase
 from midgrain.measures.localisation import bbox_score, energy_pointing_game, is_difficult, mask_iou, pointing_game
 from midgrain.measures.removal import Combined, RemovalCurve, combined, deletion, insertion
+from midgrain.measures.retraining import Retraining, roar
 from midgrain.measures.specificity import Delta, delta, other_images
 from midgrain.measures.statistics import Interval, bootstrap_interval
 
@@ -34,6 +36,7 @@ __all__ = [
     "InformationCurve",
     "Interval",
     "RemovalCurve",
+    "Retraining",
     "ScoreChange",
     "WeakLocalisation",
     "afoc",
@@ -58,6 +61,7 @@ __all__ = [
     "n_morf",
     "other_images",
     "pointing_game",
+    "roar",
     "sic",
     "superpixel_removal",
     "top_k_agreement",
