@@ -16,6 +16,7 @@ METHODS = tuple(name for name in mg.methods() if name != "saliency-tubes")
 #: Name -> options that make a method of many passes quick; what its own defaults do, its own tests say.
 FAST_OPTIONS: dict[str, dict[str, Any]] = {
     "integrated-gradients": {"n_steps": 5},
+    "smoothgrad": {"n_samples": 3},
 }
 #: Methods that run the network more often than once.
 MANY_PASSES = frozenset(FAST_OPTIONS)

@@ -32,3 +32,8 @@ CHANNELS = {
     "max": lambda values: values.max(0),
     "sum": lambda values: values.sum(0),
 }
+AVERAGES = {
+    "mean": lambda values: np.mean(values, 0),
+    "squared": lambda values: np.mean(np.square(values), 0),
+    "variance": lambda values: np.var(values, 0),
+}

@@ -11,6 +11,7 @@ from midgrain.scorers.baselines import Centre, Constant, Noise, RandomPoint, Sob
 from midgrain.scorers.gradient import InputXGradient, Vanilla
 from midgrain.scorers.guided import Guided
 from midgrain.scorers.integrated import IntegratedGradients
+from midgrain.scorers.smooth import SmoothGrad
 
 __all__ = ["SCORERS", "Score", "Scorer", "ScorerFunction", "make_scorer"]
 
@@ -20,6 +21,7 @@ SCORERS: dict[str, tuple[Callable[..., Scorer], str]] = {
     "guided": (Guided, "guided backpropagation: gradients that are positive at every ReLU"),
     "input-x-gradient": (InputXGradient, "magnitude of the input times its gradient"),
     "integrated-gradients": (IntegratedGradients, "input times its mean gradient on the way from a baseline"),
+    "smoothgrad": (SmoothGrad, "mean gradient over copies of the input with noise"),
     "sobel": (Sobel, "baseline: edges of the picture, blind to the network"),
     "noise": (Noise, "baseline: uniform noise"),
     "centre": (Centre, "baseline: nearness to the centre of the picture"),
