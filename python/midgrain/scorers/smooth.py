@@ -155,8 +155,7 @@ def noisy_copies(x: Tensor, noise: float, count: int, seed: int) -> Callable[[Se
             for number in numbers
             for own in seeds[samples]
         ]
-        values = torch.stack(drawn).to(device=x.device, dtype=wide)
-        values = values.unflatten(0, (len(numbers), -1))
+        values: Tensor = torch.stack(drawn).to(device=x.device, dtype=wide).unflatten(0, (len(numbers), -1))
         values *= deviations[samples].reshape(-1, *[1] * (x.ndim - 1))
         values += x[samples].to(wide)
         return values.to(x.dtype)
