@@ -61,3 +61,8 @@ def fullgrad(x, gradient, layers, rescale):
         rescaled = min_max(np.abs(attributions))
         total = total + (sum(resize(each, size) for each in rescaled) if rescaled.ndim > 1 else rescaled.sum())
     return total
+
+
+def deepmaps(layers, size):
+    """[*S] from activations and gradients [K, *m] of each layer (DeepMaps eq. 6 and 8)."""
+    return sum(psi(sum(a * g for a, g in zip(*layer, strict=True)), size) for layer in layers)
