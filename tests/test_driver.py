@@ -18,7 +18,7 @@ from midgrain.cams import CAMS
 from models_for_tests import MANY_PASSES, METHODS, batch_for, quick_explainer, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
 
-SWAGS = ("swag-i", "swag-ig", "swag-g")
+SWAGS = ("swag-i", "swag-ig", "swag-g", "gws")
 # Class activation maps trace the network first, and must see its modules.
 WITHOUT_LAYERS = tuple(name for name in METHODS if name not in CAMS)
 GRADIENTS = ("vanilla", "guided", "input-x-gradient", "integrated-gradients", "smoothgrad", "fullgrad", *SWAGS)
