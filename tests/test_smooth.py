@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 import midgrain as mg
 from cam_nets import Counting, curved_net
 from midgrain.scorers.smooth import noisy_copies
+from midgrain.stability import rank_correlation
 from models_for_tests import SPATIAL, batch_for, relative_deviation, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
 from oracles import gradients as oracle
@@ -155,6 +158,25 @@ def test_how_many_at_once_does_not_matter(batch_size, form, of) -> None:
         assert relative_deviation(alone.heatmap, base.heatmap[[i]]) < 1e-5
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 1000])
+@pytest.mark.parametrize("of", ["vanilla", "sobel"])
+def test_it_stops_for_each_sample_once_its_map_has_settled(of, batch_size) -> None:
+    net, flat = curved_net(), torch.full((1, 3, 24, 32), 0.3, dtype=torch.float64)
+    x = torch.cat([batch_for(batch=2, dtype=torch.float64), flat])
+    options = {"of": of, "noise": 0.05}
+    made = explained(net, x, stop_at=0.98, n_samples=100, batch_size=batch_size, **options)
+    counts = (made.details["passes"] - 1).tolist()
+    assert all(count % 5 == 0 for count in counts)
+    assert counts[2] == 15  # Without noise all maps are the same: two agreements in a row.
+    assert counts[2] < max(counts[:2]) < 100
+    for i, count in enumerate(counts):
+        expected = explained(net, x[[i]], TARGETS[i], n_samples=count, **options)
+        assert torch.allclose(made.heatmap[[i]], expected.heatmap, rtol=1e-5, atol=1e-7)
+    maps = [explained(net, x, n_samples=n, **options).heatmap[0] for n in range(5, counts[0] + 1, 5)]
+    agree = [rank_correlation(a, b) >= 0.98 for a, b in itertools.pairwise(maps)]
+    assert [agree[n - 1] and agree[n] for n in range(1, len(agree))] == [False] * (len(agree) - 2) + [True]
+
+
 def test_runs_repeat_and_seeds_differ() -> None:
     net, x = tiny_net(), batch_for()
     base = explained(net, x, 1, n_samples=3)
@@ -227,6 +249,9 @@ def test_a_bar(capfd, monkeypatch) -> None:
         ({"channels": "mean"}, ValueError, "channels: expected one of max-abs, max, sum, got 'mean'"),
         ({"channels": "sum", "of": "sobel"}, ValueError, "channels: they go with of=vanilla, guided, input-x-gradient"),
         ({"batch_size": 0}, ValueError, "batch_size: expected 1 or more"),
+        ({"stop_at": 1.5}, ValueError, "stop_at: expected None or a rank correlation in 0 .. 1, got 1.5"),
+        ({"stop_at": -0.5}, ValueError, "stop_at: expected a non-negative finite number"),
+        ({"stop_at": "0.9"}, TypeError, "stop_at: expected a number"),
         ({"seed": 1.5}, TypeError, "seed: expected an int"),
         ({"progress": None}, TypeError, "progress: expected a bool"),
     ],

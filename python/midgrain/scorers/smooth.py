@@ -18,6 +18,7 @@ from midgrain.progress import progress_bar
 from midgrain.randomness import seeded_by_content
 from midgrain.scorers.base import Score, Scorer, ScorerFunction, check_channels, over_channels
 from midgrain.scorers.guided import GuidedReLUs
+from midgrain.stability import Stability
 
 __all__ = ["AVERAGES", "SmoothGrad", "noisy_copies"]
 
@@ -27,6 +28,8 @@ AVERAGES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "squared": lambda total, squares, n: squares / n,
     "variance": lambda total, squares, n: (squares / n - (total / n).square()).clamp(min=0),
 }
+# With `stop_at`, maps are compared every so many copies.
+_COPIES_BETWEEN = 5
 # Attributions with a sign for every channel, averaged before the channels become one score.
 _SIGNED = ("vanilla", "guided", "input-x-gradient")
 
@@ -37,7 +40,8 @@ class SmoothGrad:
     The class of `target=None` is that of x itself. The noise belongs to a sample and the seed, so that it is the same
     alone and in any batch.
 
-    Details: "passes" int64 [B], forward passes of a sample: 1 for its class and `n_samples` passes of the scorer.
+    Details: "passes" int64 [B], forward passes of a sample: 1 for its class and one for each copy that counts (of a
+    scorer that has several passes of its own, runs).
 
     Args:
         n_samples: noisy copies.
@@ -49,6 +53,8 @@ class SmoothGrad:
         channels: how the averages of a pixel's channels become its score: "max-abs", "max" or "sum"; of use where
             `of` has signs.
         batch_size: copies at once; None chooses by the input's size.
+        stop_at: stop for a sample once the rank correlation of its map with that of 5 copies before reaches this
+            twice in a row; None takes all `n_samples`.
         mean: normalisation of x, for the scorers that need to know it.
         std: likewise.
         seed: of the noise.
@@ -75,6 +81,7 @@ class SmoothGrad:
         channels: str = "max-abs",
         batch_size: int | None = None,
         *,
+        stop_at: float | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         seed: int = 0,
@@ -90,6 +97,9 @@ class SmoothGrad:
         if self.channels != "max-abs" and not isinstance(self.of, str):
             raise ValueError(f"channels: they go with of={', '.join(_SIGNED)}; other scorers' maps have none")
         self.batch_size = check_batch_size(batch_size)
+        self.stop_at = None if stop_at is None else check_positive(stop_at, "stop_at", zero=True)
+        if self.stop_at is not None and self.stop_at > 1:
+            raise ValueError(f"stop_at: expected None or a rank correlation in 0 .. 1, got {stop_at}")
         self.seed = check_int(seed, "seed", 0, 2**63 - 1)
         self.progress = check_bool(progress, "progress")
 
@@ -110,23 +120,56 @@ class SmoothGrad:
             assert result.gradient is not None
             return copies * result.gradient if self.of == "input-x-gradient" else result.gradient
 
-        total: Tensor | None = None
+        averages: _Averages | None = None
         with progress_bar("smoothing", self.n_samples * len(x), shown=self.progress) as advance:
             for numbers, samples, values in probe.over_copies(make, self.n_samples, attribution):
-                if total is None:
-                    total = values.new_zeros(2, len(x), *values.shape[2:], dtype=torch.float64)
-                # One after the other, so that it does not matter how many are computed together.
-                for copy in values.double():
-                    total[0, samples] += copy
-                    total[1, samples] += copy.square()
+                averages = averages or _Averages(self, len(x), values)
+                averages.add(values, samples)
                 advance(len(numbers) * values.shape[1])
+                if averages.all_settled:
+                    break
         if self.of == "guided":
             relus.check_any("scorer 'smoothgrad' of 'guided'")
-        assert total is not None
-        averaged = AVERAGES[self.average](total[0], total[1], self.n_samples)
-        maps = over_channels(averaged, self.channels) if isinstance(self.of, str) else averaged.float()
-        passes = torch.full((len(x),), 1 + self.n_samples, dtype=torch.int64, device=x.device)
-        return Score(maps, probe.result, details={"passes": passes})
+        assert averages is not None
+        maps = torch.stack([averages.map(sample) for sample in range(len(x))])
+        return Score(maps, probe.result, details={"passes": 1 + averages.counts.to(x.device)})
+
+
+class _Averages:
+    """What the copies give together, sample by sample, each until it has settled."""
+
+    def __init__(self, options: SmoothGrad, batch: int, values: Tensor):
+        self.options = options
+        #: Sums of the values and of their squares.
+        self.total = values.new_zeros(2, batch, *values.shape[2:], dtype=torch.float64)
+        #: Copies of each sample that count.
+        self.counts = torch.zeros(batch, dtype=torch.int64)
+        self.settled = [False] * batch
+        self._stabilities = [Stability(options.stop_at) for _ in range(batch)]
+
+    @property
+    def all_settled(self) -> bool:
+        """Does no sample need more copies?"""
+        return all(self.settled)
+
+    def add(self, values: Tensor, samples: slice) -> None:
+        """Some copies [n, b, ...], one after the other, so that it does not matter how many are computed together."""
+        for copy in values.double():
+            for sample, value in zip(range(samples.start, samples.stop), copy, strict=True):
+                if self.settled[sample]:
+                    continue
+                self.total[0, sample] += value
+                self.total[1, sample] += value.square()
+                self.counts[sample] += 1
+                if self.options.stop_at is not None and self.counts[sample] % _COPIES_BETWEEN == 0:
+                    self.settled[sample] = self._stabilities[sample].settled(self.map(sample).cpu().numpy())
+
+    def map(self, sample: int) -> Tensor:
+        """The score map of one sample so far, float32 [*S]."""
+        options = self.options
+        total, squares = self.total[:, sample]
+        average = AVERAGES[options.average](total, squares, int(self.counts[sample]))
+        return over_channels(average[None], options.channels)[0] if isinstance(options.of, str) else average.float()
 
 
 def noisy_copies(x: Tensor, noise: float, count: int, seed: int) -> Callable[[Sequence[int], slice], Tensor]:
