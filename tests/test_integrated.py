@@ -91,7 +91,7 @@ def test_the_normalisation_says_what_is_black() -> None:
     assert torch.equal(mg.SWAG(net, "image", "integrated-gradients", **options)(x, 1).heatmap, expected.heatmap)
 
 
-@pytest.mark.parametrize("baseline", ["black+white", ["black", "white"], ("black", "white")], ids=str)
+@pytest.mark.parametrize("baseline", ["black+white", "black + white", ["black", "white"], ("black", "white")], ids=str)
 def test_several_baselines_are_averaged(baseline) -> None:
     net, x = curved_net(), batch_for(batch=3, dtype=torch.float64)
     both = explained(net, x, baseline=baseline, n_steps=4, channels="sum")

@@ -30,8 +30,9 @@ class FullGrad:
     implicit biases of functions that are not linear: with z = f(a), b = z - f'(a) a, 0 for a ReLU, 6 where a ReLU6 is
     saturated. Then y_c = sum of x dy_c/dx + sum of all b dy_c/db, which `details` tells.
 
-    Biases whose positions are unknown (of linear layers after the last pooling) count for that sum, and for all pixels
-    alike.
+    Biases whose positions are unknown (of linear layers after the last pooling) count for that sum; in the map they are
+    the same for all pixels. Networks that fold tokens, windows or frames into the batch axis are run sample by sample;
+    with a callable target, which needs its whole batch, they are told apart by their shapes.
 
     Details: "completeness_gap" float64 [B], y_c minus that sum, 0 but for rounding unless there are operations that
     cannot be seen (TorchScript, custom autograd functions, reentrant checkpoints) or `implicit=False`; "input_share"

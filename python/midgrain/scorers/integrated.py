@@ -163,7 +163,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def _separate(baseline: Any) -> tuple[Baseline, ...]:
     """One or several baselines as a tuple."""
     if isinstance(baseline, str):
-        return tuple(baseline.split("+"))
+        return tuple(each.strip() for each in baseline.split("+"))
     if isinstance(baseline, list | tuple):
         if not baseline:
             raise ValueError("baseline: expected at least one, got none")
