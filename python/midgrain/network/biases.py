@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -57,6 +57,7 @@ _HOMOGENEOUS = frozenset(
 # What comes out depends on the first argument alone; of others only the shape or dtype counts.
 _OF_THE_FIRST = frozenset({"expand_as", "view_as", "reshape_as", "to", "type_as"})
 _SUMS = frozenset({"add", "sub", "cat", "concat", "concatenate", "stack"})
+_ATTENTION = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
 _PRODUCTS = frozenset({"mul", "matmul", "mm", "bmm", "div"})
 
 
@@ -140,8 +141,9 @@ class Biases(TorchFunctionMode):
             return made
         rest = self._rest(func, args, kwargs) if self.implicit or name in _SUMS else None
         made = func(*args, **kwargs)
-        if rest is not None:
-            for output, bias in zip(pytree.tree_leaves(made), rest, strict=True):
+        outputs = pytree.tree_leaves(made)
+        if rest is not None and len(rest) == len(outputs):
+            for output, bias in zip(outputs, rest, strict=True):
                 if bias is not None:
                     self._note(output, bias, name)
         return made
@@ -179,9 +181,10 @@ class Biases(TorchFunctionMode):
             return forward_ad.make_dual(values, values.clone()) if self._is_active(leaf) else values
 
         _load_derivatives()
+        # Fused attention has no forward-mode derivative.
+        kernels = sdpa_kernel(SDPBackend.MATH) if _name(func) in _ATTENTION else nullcontext()
         try:
-            # Fused attention has no forward-mode derivative.
-            with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+            with torch.no_grad(), forward_ad.dual_level(), kernels:
                 args, kwargs = pytree.tree_map(dual, (args, kwargs))
                 return [_beyond_linear(leaf) for leaf in pytree.tree_leaves(func(*args, **kwargs))]
         except RuntimeError:  # NotImplementedError among them. An error of the network's own comes once more.
