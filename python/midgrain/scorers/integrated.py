@@ -65,8 +65,8 @@ class IntegratedGradients:
             one. Several joined by a plus ("black+white", as XRAI has it) or in a list: the mean of their
             attributions.
         n_steps: gradients along each path.
-        rule: where they are taken: "gauss-legendre", more densely near both ends, which brings the smallest
-            "convergence_delta" on photographs; "midpoint" and "trapezium" evenly.
+        rule: where they are taken: "gauss-legendre", more densely near both ends, which mostly leaves the smallest
+            "convergence_delta"; "midpoint" and "trapezium" evenly.
         channels: how a pixel's channels become its score: "max-abs", the largest magnitude; "sum", which keeps the
             signs and adds up to y_c(x) - y_c(x0); "max", the largest signed value, as XRAI has it.
         batch_size: copies at once; None chooses by the input's size.
