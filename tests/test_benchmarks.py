@@ -20,6 +20,7 @@ SCRIPTS = [
     "cams_speed",
     "connectivity_speed",
     "floors",
+    "guided_sanity",
     "patches_speed",
     "pool_speed",
     "slic_quality",

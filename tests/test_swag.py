@@ -11,8 +11,11 @@ from skimage import segmentation
 from torch import nn
 
 import midgrain as mg
+from midgrain.cams import CAMS
+from midgrain.regions import REGIONS
 from midgrain.regions.segmentations import SEGMENTATIONS
-from models_for_tests import METHODS, SPATIAL, batch_for, seeded, tiny_net
+from midgrain.scorers import SCORERS
+from models_for_tests import FAST_OPTIONS, METHODS, SPATIAL, batch_for, quick_explainer, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["images", "clips"])
@@ -336,12 +339,13 @@ def test_a_scorer_with_options() -> None:
         mg.scorer("grad")
 
 
-@pytest.mark.parametrize("scorer", [name for name in METHODS if name not in VARIANTS])
+@pytest.mark.parametrize("name", [name for name in METHODS if name in CAMS or name in SCORERS])
 @DIMS
-def test_every_named_scorer(scorer, dims) -> None:
+def test_every_named_scorer(name, dims) -> None:
     model, x = tiny_net(dims), batch_for(dims)
-    explanation = mg.SWAG(model, "image", scorer, n_segments=25)(x)
-    maps = mg.explainer(scorer, model)(x).heatmap
+    options = FAST_OPTIONS.get(name)
+    explanation = mg.SWAG(model, "image", mg.scorer(name, **options) if options else name, n_segments=25)(x)
+    maps = quick_explainer(name, model)(x).heatmap
     check_by_hand(explanation, by_hand(x, maps, "swag-i", n_segments=25))
 
 
@@ -519,9 +523,9 @@ def test_every_pixel_may_be_a_superpixel() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_made_by_name(name) -> None:
-    explanation = mg.explainer(name, tiny_net())(batch_for())
+    explanation = quick_explainer(name, tiny_net())(batch_for())
     assert explanation.method == name
-    assert (explanation.segments is not None) == (name in VARIANTS)
+    assert (explanation.segments is not None) == (name in REGIONS)
     assert (explanation.scores is None) == (explanation.counts is None) == (explanation.segments is None)
 
 

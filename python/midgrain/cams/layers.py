@@ -15,7 +15,7 @@ from midgrain.network.layout import ChannelsFirst, Layout, Reshaped, Tokens, lay
 from midgrain.network.modules import find_module, module_name
 from midgrain.network.trace import Call, Trace, tensors_of
 
-__all__ = ["Layer", "Reshape", "last_spatial_site", "named_site"]
+__all__ = ["Layer", "Layouts", "Reshape", "last_spatial_site", "named_site"]
 
 #: A module of the network or its dotted name.
 Layer: TypeAlias = nn.Module | str
@@ -53,7 +53,7 @@ def named_site(model: nn.Module, x: Tensor, calls: Trace, layer: Layer, reshape:
         if True not in call.floating:
             raise ValueError(f"layer: {name} returns no tensor of floating-point numbers")
         return Site(name, module, call.index, call.floating.index(True), Reshaped(reshape, x.ndim - 2))
-    layouts = _Layouts(x, calls)
+    layouts = Layouts(x, calls)
     for call in reversed(own):
         for item in range(len(call.shapes)):
             layout = layouts.of(call, item)
@@ -138,7 +138,7 @@ def _first_that_matters(
 def _candidates(x: Tensor, calls: Trace) -> Iterator[Site]:
     """Spatial outputs, last first; of several modules that hand on the same tensor, the outermost."""
     met: set[tuple[Call, int]] = set(calls.calls[-1].makers)  # The network's own output is what is explained.
-    layouts = _Layouts(x, calls)
+    layouts = Layouts(x, calls)
     width = None
     for call in reversed(calls.calls[:-1]):
         for item, maker in enumerate(call.makers):
@@ -159,7 +159,7 @@ def _candidates(x: Tensor, calls: Trace) -> Iterator[Site]:
             yield Site(call.name, call.module, call.index, item, layout)
 
 
-class _Layouts:
+class Layouts:
     """Layouts of what the calls of a trace returned."""
 
     def __init__(self, x: Tensor, calls: Trace):

@@ -12,7 +12,15 @@ from torch.utils import _pytree as pytree
 from midgrain.driver import Target, resolve_target
 from midgrain.ops.checks import check_int
 
-__all__ = ["UNALTERED", "Alterations", "altered_scores", "check_batch_size", "copies_at_once", "probabilities"]
+__all__ = [
+    "UNALTERED",
+    "Alterations",
+    "altered_scores",
+    "check_batch_size",
+    "copies_at_once",
+    "probabilities",
+    "split_outputs",
+]
 
 # Values of the network's input in one pass.
 _VALUES_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
@@ -133,30 +141,41 @@ def _of_batches(passes: Alterations, numbers: Sequence[int], batch: int, example
     """For every alteration the outputs of the whole batch; `example` is what the network returns for one sample."""
     samples: list[list[Any]] = []
     for sample in range(batch):
-        split = _split(passes.of_sample(sample, numbers), len(numbers), example)
+        split = split_outputs(passes.of_sample(sample, numbers), len(numbers), example)
         if split is None:
             return [passes.of_batch(number) for number in numbers]
         samples.append(split)
     return [_joined([split[place] for split in samples]) for place in range(len(numbers))]
 
 
-def _split(outputs: Any, copies: int, example: Any) -> list[Any] | None:
-    """The outputs of every copy on its own; None where it does not show how they would be told apart."""
+def split_outputs(outputs: Any, copies: int, example: Any, size: int = 1) -> list[Any] | None:
+    """The outputs of every copy on its own; None where it does not show how they would be told apart.
+
+    Args:
+        outputs: what a network returned for several copies of the same samples, copy after copy.
+        copies: how many.
+        example: what it returns for one copy.
+        size: samples of a copy.
+    """
     leaves, structure = pytree.tree_flatten(outputs)
     examples, expected = pytree.tree_flatten(example)
     if structure != expected or not any(isinstance(leaf, Tensor) for leaf in leaves):
         return None
     for leaf, one in zip(leaves, examples, strict=True):
         if isinstance(leaf, Tensor):
-            if not isinstance(one, Tensor) or list(one.shape[:1]) != [1] or leaf.shape != (copies, *one.shape[1:]):
+            if (
+                not isinstance(one, Tensor)
+                or list(one.shape[:1]) != [size]
+                or leaf.shape != (copies * size, *one.shape[1:])
+            ):
                 return None
         elif not isinstance(leaf, float | int | str | None):
             return None
     return [
         pytree.tree_unflatten(
-            [leaf[place : place + 1] if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
+            [leaf[start : start + size] if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
         )
-        for place in range(copies)
+        for start in range(0, copies * size, size)
     ]
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from midgrain.explainer_base import Explainer
+from midgrain.regions.gws import GWS
 from midgrain.regions.swag import SWAG
 
-__all__ = ["REGIONS", "SWAG"]
+__all__ = ["GWS", "REGIONS", "SWAG"]
 
 #: Name -> (class, options that the name fixes, one line).
 REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
@@ -27,4 +28,5 @@ REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
         {"superpixels": "gradient"},
         "SWAG: superpixels from the gradient, scored by mean guided gradient",
     ),
+    "gws": (GWS, {}, "gradient weighted superpixels: quickshift's, scored by summed guided gradient"),
 }

@@ -12,7 +12,16 @@ from torch import Tensor
 from midgrain import driver
 from midgrain.driver import Pass, Target
 
-__all__ = ["CallableScorer", "Score", "Scorer", "ScorerFunction", "max_abs_over_channels"]
+__all__ = [
+    "CHANNELS",
+    "CallableScorer",
+    "Score",
+    "Scorer",
+    "ScorerFunction",
+    "check_channels",
+    "max_abs_over_channels",
+    "over_channels",
+]
 
 #: `(model, x, target) -> [B, *S]`, target being int64 [B] or the user's callable.
 ScorerFunction: TypeAlias = Callable[[Any, Tensor, Any], Tensor]
@@ -62,3 +71,23 @@ class CallableScorer:
 def max_abs_over_channels(values: Tensor) -> Tensor:
     """[B, C, *S] -> [B, *S], the largest magnitude over the channels (Thesis 3.3)."""
     return values.detach().abs().amax(1).float()
+
+
+#: How the values of a pixel's channels become its score.
+CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max-abs": lambda values: values.abs().amax(1),
+    "max": lambda values: values.amax(1),
+    "sum": lambda values: values.sum(1),
+}
+
+
+def over_channels(values: Tensor, channels: str) -> Tensor:
+    """[B, C, *S] -> float32 [B, *S], by one of `CHANNELS`."""
+    return CHANNELS[channels](values.detach()).float()
+
+
+def check_channels(channels: str) -> str:
+    """Raises ValueError unless it is one of `CHANNELS`."""
+    if not isinstance(channels, str) or channels not in CHANNELS:
+        raise ValueError(f"channels: expected one of {', '.join(CHANNELS)}, got {channels!r}")
+    return channels
