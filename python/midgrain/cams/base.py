@@ -83,6 +83,10 @@ class CAM:
         """
         return self._find(model, x, target).sites
 
+    def found_sites(self, model: nn.Module, x: Tensor, calls: Trace, target: Target) -> tuple[Site, ...]:
+        """The layers where the user named none: the last spatial one."""
+        return (last_spatial_site(model, x, calls, target),)
+
     def trace(self, model: nn.Module, x: Tensor, target: Target) -> Trace:
         """The network's calls for inputs of this shape."""
         return self._find(model, x, target).trace
@@ -95,7 +99,7 @@ class CAM:
         if found is None or not found.holds(model, picked):
             calls = _traced(model, x)
             if self.layers is None:
-                sites: tuple[Site, ...] = (last_spatial_site(model, x, calls, target),)
+                sites = self.found_sites(model, x, calls, target)
             else:
                 sites = tuple(named_site(model, x, calls, layer, self.reshape) for layer in self.layers)
             found = _Found(weakref.ref(model), None if picked is None else _weak(picked), sites, calls)

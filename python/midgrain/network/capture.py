@@ -17,7 +17,7 @@ from midgrain.network.affine import is_affine
 from midgrain.network.layout import Layout
 from midgrain.network.trace import hooked, replaced, tensors_of
 
-__all__ = ["HALF_SCALE", "Capture", "NoGradientError", "Site", "capture", "run_from", "run_until"]
+__all__ = ["HALF_SCALE", "Capture", "NoGradientError", "Site", "capture", "run_from", "run_until", "told_clearly"]
 
 #: Gradients of half precision at a layer are near the smallest number that it has; a power of two changes no digit.
 HALF_SCALE = 1024.0
@@ -115,7 +115,7 @@ def capture(
     # Gradients are switched on by the first site; code that switches them off again on its way out of a block
     # (`with torch.no_grad(): ...` around a frozen trunk) needs them on from the beginning.
     for from_start in (False, True):
-        with _told_clearly():
+        with told_clearly():
             seen, outputs = _forward(run, x, sites, from_start)
         with torch.enable_grad():
             classes, scores = resolve_target(outputs, target, x.shape[0])
@@ -129,7 +129,7 @@ def capture(
     half = any(tensor.dtype == torch.float16 for tensor in seen)
     scale = HALF_SCALE if half else 1.0
     affine = is_affine(scores, seen[0])
-    with _told_clearly(), torch.enable_grad():
+    with told_clearly(), torch.enable_grad():
         gradients = torch.autograd.grad((scores * scale).sum(), seen, allow_unused=True)
     if all(gradient is None for gradient in gradients):
         raise NoGradientError(
@@ -240,7 +240,7 @@ def _forward(
 
 
 @contextmanager
-def _told_clearly() -> Iterator[None]:
+def told_clearly() -> Iterator[None]:
     """What torch says about networks that it cannot differentiate, as an error that says what to do."""
     try:
         yield
