@@ -12,6 +12,7 @@ from torch import nn
 
 import midgrain as mg
 from midgrain.cams import CAMS
+from midgrain.regions import REGIONS
 from midgrain.scorers import SCORERS
 from models_for_tests import FAST_OPTIONS, METHODS, SPATIAL, batch_for, quick_explainer, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
@@ -490,7 +491,7 @@ def test_every_pixel_may_be_a_superpixel() -> None:
 def test_every_method_is_made_by_name(name) -> None:
     explanation = quick_explainer(name, tiny_net())(batch_for())
     assert explanation.method == name
-    assert (explanation.segments is not None) == (name in VARIANTS)
+    assert (explanation.segments is not None) == (name in REGIONS)
     assert (explanation.scores is None) == (explanation.counts is None) == (explanation.segments is None)
 
 

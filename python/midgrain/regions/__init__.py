@@ -7,8 +7,9 @@ from typing import Any
 
 from midgrain.explainer_base import Explainer
 from midgrain.regions.swag import SWAG
+from midgrain.regions.xrai import XRAI
 
-__all__ = ["REGIONS", "SWAG"]
+__all__ = ["REGIONS", "SWAG", "XRAI"]
 
 #: Name -> (class, options that the name fixes, one line).
 REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
@@ -27,4 +28,5 @@ REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
         {"superpixels": "gradient"},
         "SWAG: superpixels from the gradient, scored by mean guided gradient",
     ),
+    "xrai": (XRAI, {}, "XRAI: regions of several segmentations, ranked by their mean integrated gradients"),
 }
