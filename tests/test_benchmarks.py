@@ -26,6 +26,7 @@ SCRIPTS = [
     "slic_speed",
     "slic_stages",
     "swag_overhead",
+    "xrai_speed",
 ]
 WITH_DIGITS = ["cam_quality", "digits", "jitter_splits"]
 
