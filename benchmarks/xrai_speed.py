@@ -134,9 +134,7 @@ def main() -> None:
     report(
         arguments,
         tables,
-        [
-            "Processor time of one thread, medians over the photographs: midgrain's fastest of three runs, one of saliency."
-        ],
+        ["Processor time of one thread, medians over the photographs; of midgrain the fastest of three runs."],
     )
 
 

@@ -48,12 +48,16 @@ def stage_sites(model: nn.Module, x: Tensor, calls: Trace, last: Site, target: T
         if not isinstance(site.layout, Tokens) and place.call(site).end >= place.first_weights
     ]
     cuts = _cuts(model, x, calls, maps, target)
+    size = place.size(last)
     for site in cuts:
-        after = place.call(found[-1])
-        if place.call(site).end >= after.end or not _reduced(place.size(site), place.size(found[-1])):
+        if place.call(site).end >= place.call(found[-1]).end:
+            continue
+        if _reduced(size, place.size(site)):  # A decoder makes maps larger again; what it began with is no block's end.
+            size = place.size(site)
+        if not _reduced(place.size(site), size):
             continue
         # Of a layer of several convolutions with strides, what comes before it.
-        around = place.layer_with_strides(site, place.size(found[-1]))
+        around = place.layer_with_strides(site, size)
         if around is not None:
             earlier = [
                 other
@@ -62,6 +66,7 @@ def stage_sites(model: nn.Module, x: Tensor, calls: Trace, last: Site, target: T
             ]
             site = earlier[0] if earlier else site
         found.append(site)
+        size = place.size(site)
     return tuple(reversed(found))
 
 
@@ -136,7 +141,8 @@ def _cuts(model: nn.Module, x: Tensor, calls: Trace, sites: Sequence[Site], targ
         counts[module] = number + 1
         site = wanted.get((module, number))
         if site is not None:
-            nodes[site] = tensors_of(output)[site.item].grad_fn
+            tensor = tensors_of(output)[site.item]
+            nodes[site] = tensor.grad_fn, tensor.output_nr
 
     # A callable may pick a class for each sample; otherwise as many samples as were traced are enough.
     inputs = x.detach() if callable(target) else x[: calls.batch].detach()
@@ -150,9 +156,9 @@ def _cuts(model: nn.Module, x: Tensor, calls: Trace, sites: Sequence[Site], targ
     return [site for site in sites if nodes.get(site) in passed]
 
 
-def _passed_by_all(root: Any, is_source: Callable[[Any], bool]) -> set[Any]:
-    """The nodes of an autograd graph that every way from its root to a source goes through."""
-    # In an order with every edge leading forward, these are the nodes that no edge leads past.
+def _passed_by_all(root: Any, is_source: Callable[[Any], bool]) -> set[tuple[Any, int]]:
+    """The tensors of an autograd graph, (node, number of its output), on every way from its root to a source."""
+    # In an order with every edge leading forward, these are those of nodes that no edge leads past.
     reaches: dict[Any, bool] = {}
     order: list[Any] = []
     stack: list[tuple[Any, bool]] = [(root, False)]
@@ -169,10 +175,14 @@ def _passed_by_all(root: Any, is_source: Callable[[Any], bool]) -> set[Any]:
             stack += [(child, False) for child in children if child not in reaches]
     order.reverse()
     place = {node: number for number, node in enumerate(order)}
+    used: dict[Any, set[int]] = {node: set() for node in order}
     passed = set()
     farthest = 0
     for node in order:
-        if place[node] >= farthest:
-            passed.add(node)
-        farthest = max([farthest, *(place[child] for child, _ in node.next_functions if child in place)])
+        if place[node] >= farthest and len(used[node]) == 1:
+            passed.add((node, *used[node]))
+        for child, number in node.next_functions:
+            if child in place:
+                used[child].add(number)
+                farthest = max(farthest, place[child])
     return passed
