@@ -108,7 +108,9 @@ def rows(times: dict[str, list[tuple[float, float]]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Print the tables."""
     found = parser("xrai_speed", __doc__)
-    found.add_argument("--sides", type=int, nargs="+", default=[224, 448], metavar="N", help="of the square pictures")
+    found.add_argument(
+        "--sides", type=int, nargs="+", default=[224], metavar="N", help="of the square pictures (default 224)"
+    )
     arguments = found.parse_args()
     torch.set_num_threads(1)
     loaded = load_model("demo")

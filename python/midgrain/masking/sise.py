@@ -214,6 +214,8 @@ def _block_maps(probe: Probe, maps: Tensor, chosen: Tensor, advance: Callable[[i
     for sample in range(len(x)):
         # Masks are made again, some at a time, rather than kept.
         for numbers in wanted[sample].nonzero()[:, 0].split(probe.batch_size):
+            if not len(numbers):
+                continue
             masks = masks_of(sample, numbers.tolist()).double()
             shares = scores[:, sample, numbers] / masks.flatten(1).sum(1)
             found[:, sample] += torch.tensordot(shares, masks, 1)
