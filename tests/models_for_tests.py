@@ -19,6 +19,7 @@ FAST_OPTIONS: dict[str, dict[str, Any]] = {
     # A callable target then scores what a class does.
     "sise": {"output": "logit"},
     "xrai": {"scorer": "vanilla", "superpixels": "image"},
+    "smoothgrad": {"n_samples": 3},
 }
 #: Methods that run the network more often than once.
 MANY_PASSES = frozenset(FAST_OPTIONS)

@@ -21,7 +21,7 @@ from models_for_tests import one_thread as one_thread
 SWAGS = ("swag-i", "swag-ig", "swag-g")
 # Class activation maps trace the network first, and must see its modules.
 WITHOUT_LAYERS = tuple(name for name in METHODS if "layer" not in method_options(name))
-GRADIENTS = ("vanilla", "guided", "input-x-gradient", *SWAGS)
+GRADIENTS = ("vanilla", "guided", "input-x-gradient", "integrated-gradients", "smoothgrad", "fullgrad", *SWAGS)
 
 
 # How many passes.

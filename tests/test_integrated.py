@@ -225,6 +225,14 @@ def test_a_callable_whose_outputs_do_not_tell_the_copies_apart() -> None:
     assert relative_deviation(made.heatmap, explained(net, x, n_steps=5).heatmap) < 1e-6
 
 
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_a_network_that_takes_one_batch_size_only(batch_size) -> None:
+    net, x = curved_net(), batch_for(batch=3, dtype=torch.float64)
+    program = torch.export.export(net, (x,)).module()
+    made = explained(program, x, n_steps=5, batch_size=batch_size)
+    assert relative_deviation(made.heatmap, explained(net, x, n_steps=5).heatmap) < 1e-6
+
+
 def test_noise_is_seeded_by_content() -> None:
     net, x = curved_net(dtype=torch.float32), batch_for(batch=3)
     base = explained(net, x, baseline="noise", n_steps=3)

@@ -76,7 +76,7 @@ def test_by_definition(output, mu, dims) -> None:
     net, x = curved_net(dims), batch_for(dims, 3, dtype=torch.float64)
     explain = SISE(net, mu=mu, output=output)
     explanation = explain(x, TARGETS)
-    assert explain.layers(x) == LAYERS
+    assert explain.layer_names(x) == LAYERS
     check(explanation, by_hand(net, x, TARGETS, mu=mu, output=output))
     assert explanation.details["passes"].tolist() == (2 + explanation.details["masks"].sum(1)).tolist()
 
@@ -106,7 +106,7 @@ def test_layers_that_the_user_names() -> None:
     check(SISE(net, layer=["1", "3", "5"])(x, [1, 2]), expected)
     # In the order of the network, whatever the order of the names.
     shuffled = SISE(net, layer=[net[5], "1", "3"])
-    assert shuffled.layers(x) == ("1", "3", "5")
+    assert shuffled.layer_names(x) == ("1", "3", "5")
     check(shuffled(x, [1, 2]), expected)
     check(SISE(net, layer="5")(x, [1, 2]), by_hand(net, x, [1, 2], ("5",)))
 
@@ -161,7 +161,7 @@ def test_several_callables_that_read_different_layers() -> None:
     net, x = seeded(TwoHeads).eval(), batch_for()
     targets = [lambda out: out["a"][:, 0], lambda out: out["b"][:, 0]]
     explain = SISE(net)
-    assert [explain.layers(x, target) for target in targets] == [("trunk.1", "a"), ("trunk.1", "b")]
+    assert [explain.layer_names(x, target) for target in targets] == [("trunk.1", "a"), ("trunk.1", "b")]
     for one, target in zip(explain.several(x, targets), targets, strict=True):
         assert torch.equal(one.heatmap, explain(x, target).heatmap)
 

@@ -9,6 +9,7 @@ from typing import Any
 from midgrain.cams.ablation import AblationCAM
 from midgrain.cams.activation import EigenCAM, ReluActivation, SaliencyTubes
 from midgrain.cams.base import CAM
+from midgrain.cams.deepmaps import DeepMaps
 from midgrain.cams.gradient import ActGradCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from midgrain.cams.guided import GuidedActGradCAM, GuidedGradCAM
 from midgrain.cams.jitter import JitterCAM
@@ -30,6 +31,7 @@ CAMS: dict[str, tuple[Callable[..., CAM], str]] = {
     "scorecam": (ScoreCAM, "Score-CAM: by the score of the input seen through them; one pass per channel"),
     "guided-gradcam": (GuidedGradCAM, "guided backpropagation times Grad-CAM"),
     "guided-act-gradcam": (GuidedActGradCAM, "guided backpropagation times Act-Grad-CAM"),
+    "deepmaps": (DeepMaps, "DeepMaps: activations times gradients of all layers, each rescaled, added up"),
     "eigencam": (EigenCAM, "Eigen-CAM: first principal component of the activations, blind to the class"),
     "relu-activation": (ReluActivation, "sum of the positive activations, blind to the class"),
     "saliency-tubes": (SaliencyTubes, "Saliency Tubes: channels weighted by the linear layer's weights"),

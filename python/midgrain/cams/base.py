@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from midgrain.cams.layers import Layer, Reshape, last_spatial_site, named_site
 from midgrain.driver import Pass, Target
-from midgrain.maps import min_max
+from midgrain.maps import min_max, resize_maps
 from midgrain.network.capture import Capture, Site, capture
 from midgrain.network.modules import unwrapped
 from midgrain.network.trace import Trace, trace
@@ -83,8 +82,8 @@ class CAM:
         """
         return self._find(model, x, target).sites
 
-    def found_sites(self, model: nn.Module, x: Tensor, calls: Trace, target: Target) -> tuple[Site, ...]:
-        """The layers where the user named none: the last spatial one."""
+    def find_sites(self, model: nn.Module, x: Tensor, calls: Trace, target: Target) -> tuple[Site, ...]:
+        """The layers where the user names none."""
         return (last_spatial_site(model, x, calls, target),)
 
     def trace(self, model: nn.Module, x: Tensor, target: Target) -> Trace:
@@ -99,7 +98,7 @@ class CAM:
         if found is None or not found.holds(model, picked):
             calls = _traced(model, x)
             if self.layers is None:
-                sites = self.found_sites(model, x, calls, target)
+                sites = self.find_sites(model, x, calls, target)
             else:
                 sites = tuple(named_site(model, x, calls, layer, self.reshape) for layer in self.layers)
             found = _Found(weakref.ref(model), None if picked is None else _weak(picked), sites, calls)
@@ -165,13 +164,6 @@ class FormulaCAM(CAM):
     def formula(self, activations: Tensor, gradients: Any) -> Tensor:
         """Float32 [B, K, *m] twice (gradients None where `backward` is False) -> [B, *m]."""
         raise NotImplementedError
-
-
-def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """[B, *m] -> [B, *size], bilinear (trilinear for clips) without aligned corners."""
-    mode = "bilinear" if maps.ndim == 3 else "trilinear"
-    with torch.autocast(maps.device.type, enabled=False):
-        return F.interpolate(maps[:, None], tuple(size), mode=mode, align_corners=False)[:, 0]
 
 
 def merged(maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from midgrain.driver import Target
 from midgrain.network.capture import NoGradientError, Site, capture
 from midgrain.network.layout import Reshaped
 from midgrain.network.modules import find_module, module_name
-from midgrain.network.spatial import SpatialLayouts, spatial_sites
+from midgrain.network.spatial import Layouts, spatial_sites
 from midgrain.network.trace import Trace, tensors_of
 
 __all__ = ["Layer", "Reshape", "last_spatial_site", "named_site"]
@@ -54,7 +54,7 @@ def named_site(model: nn.Module, x: Tensor, calls: Trace, layer: Layer, reshape:
         if True not in call.floating:
             raise ValueError(f"layer: {name} returns no tensor of floating-point numbers")
         return Site(name, module, call.index, call.floating.index(True), Reshaped(reshape, x.ndim - 2))
-    layouts = SpatialLayouts(x, calls)
+    layouts = Layouts(x, calls)
     for call in reversed(own):
         for item in range(len(call.shapes)):
             layout = layouts.of(call, item)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from midgrain import driver
-from midgrain.cams.base import CAM, resize_maps
+from midgrain.cams.base import CAM
 from midgrain.cams.layers import Layer, Reshape, last_spatial_site
 from midgrain.driver import Target
 from midgrain.explainer_base import ManyPassExplainer, to_uint8
 from midgrain.explanation import Explanation
-from midgrain.maps import min_max
+from midgrain.maps import min_max, resize_maps
 from midgrain.network.altered import check_batch_size
 from midgrain.network.capture import Capture, Site, capture
 from midgrain.network.modules import unwrapped
@@ -66,7 +66,7 @@ class SISE(ManyPassExplainer):
         ...                             torch.nn.Flatten(), torch.nn.Linear(8, 10))
         >>> explain = mg.explainer("sise", model)
         >>> x = torch.rand(2, 3, 32, 32)
-        >>> explain.layers(x), explain(x, target=3).details["masks"].shape
+        >>> explain.layer_names(x), explain(x, target=3).details["masks"].shape
         (('1', '4'), torch.Size([2, 2]))
     """
 
@@ -94,7 +94,7 @@ class SISE(ManyPassExplainer):
         self.batch_size = check_batch_size(batch_size)
         self.progress = check_bool(progress, "progress")
 
-    def layers(self, x: Tensor, target: Target = None) -> tuple[str, ...]:
+    def layer_names(self, x: Tensor, target: Target = None) -> tuple[str, ...]:
         """The names of the layers that are looked at for such an input, shallow to deep.
 
         Args:
@@ -166,7 +166,7 @@ class SISE(ManyPassExplainer):
 class _Blocks(CAM):
     """Finds layers as class activation maps do, but those of all blocks."""
 
-    def found_sites(self, model: nn.Module, x: Tensor, calls: Trace, target: Target) -> tuple[Site, ...]:
+    def find_sites(self, model: nn.Module, x: Tensor, calls: Trace, target: Target) -> tuple[Site, ...]:
         return stage_sites(model, x, calls, last_spatial_site(model, x, calls, target), target)
 
 

@@ -106,16 +106,20 @@ class GradientProbe:
         start = 0
         while start < count:
             numbers = list(range(start, min(start + together, count)))
-            try:
-                for first in range(0, batch, width):
-                    samples = slice(first, min(first + width, batch))
-                    copies = make(numbers, samples)
+            for first in range(0, batch, width):
+                samples = slice(first, min(first + width, batch))
+                copies = make(numbers, samples)
+                try:
                     made = run(copies.flatten(0, 1), self._target_of(len(numbers), samples))
-                    yield numbers, samples, made.unflatten(0, (len(numbers), copies.shape[1]))
-            except _Inseparable:
-                together = 1
-                continue
-            start += len(numbers)
+                except (_Inseparable, ValueError, RuntimeError, AssertionError):
+                    if first or (together == 1 and width == batch):
+                        raise
+                    # Some networks take one batch size only, and outputs may not show which copy they are of.
+                    together, width = 1, batch
+                    break
+                yield numbers, samples, made.unflatten(0, (len(numbers), copies.shape[1]))
+            else:
+                start += len(numbers)
 
     def _target_of(self, copies: int, samples: slice) -> Target:
         target = self._target

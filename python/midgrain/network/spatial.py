@@ -11,7 +11,7 @@ from midgrain.network.capture import Site
 from midgrain.network.layout import ChannelsFirst, Layout, Tokens, layout_of
 from midgrain.network.trace import Call, Trace
 
-__all__ = ["SpatialLayouts", "is_pooling", "spatial_sites"]
+__all__ = ["Layouts", "is_pooling", "spatial_sites"]
 
 
 def spatial_sites(x: Tensor, calls: Trace, *, outputs: bool = False) -> Iterator[Site]:
@@ -25,7 +25,7 @@ def spatial_sites(x: Tensor, calls: Trace, *, outputs: bool = False) -> Iterator
         outputs: also what the network itself returns, which is what is explained.
     """
     met: set[tuple[Call, int]] = set() if outputs else set(calls.calls[-1].makers)
-    layouts = SpatialLayouts(x, calls)
+    layouts = Layouts(x, calls)
     width = None
     for call in reversed(calls.calls[:-1]):
         for item, maker in enumerate(call.makers):
@@ -46,7 +46,7 @@ def spatial_sites(x: Tensor, calls: Trace, *, outputs: bool = False) -> Iterator
             yield Site(call.name, call.module, call.index, item, layout)
 
 
-class SpatialLayouts:
+class Layouts:
     """Layouts of what the calls of a trace returned."""
 
     def __init__(self, x: Tensor, calls: Trace):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from midgrain import driver
 from midgrain.driver import Target
-from midgrain.network.capture import Site, told_clearly
+from midgrain.network.capture import Site
 from midgrain.network.layout import ChannelsLast, Layout, Tokens
-from midgrain.network.spatial import SpatialLayouts, is_pooling, spatial_sites
-from midgrain.network.trace import Call, Trace, hooked, tensors_of
+from midgrain.network.narrows import narrows
+from midgrain.network.spatial import Layouts, is_pooling, spatial_sites
+from midgrain.network.trace import Call, Trace
 
 __all__ = ["stage_sites"]
 
@@ -42,12 +40,16 @@ def stage_sites(model: nn.Module, x: Tensor, calls: Trace, last: Site, target: T
         )
     found = [last]
     place = _Places(x, calls)
-    maps = [
+    # A callable may pick a class for each sample; otherwise as many samples as were traced are enough.
+    inputs, wanted = (x, target) if callable(target) else (x[: calls.batch], None)
+    narrow = {(each.module, each.call, each.item) for each in narrows(model, inputs, wanted)}
+    cuts = [
         site
         for site in spatial_sites(x, calls, outputs=True)  # Networks may return feature maps beside their scores.
-        if not isinstance(site.layout, Tokens) and place.call(site).end >= place.first_weights
+        if not isinstance(site.layout, Tokens)
+        and place.call(site).end >= place.first_weights
+        and place.maker(site) in narrow
     ]
-    cuts = _cuts(model, x, calls, maps, target)
     size = place.size(last)
     for site in cuts:
         if place.call(site).end >= place.call(found[-1]).end:
@@ -80,7 +82,7 @@ class _Places:
 
     def __init__(self, x: Tensor, calls: Trace):
         self.calls = calls
-        self._layouts = SpatialLayouts(x, calls)
+        self._layouts = Layouts(x, calls)
         weighted = (call.end for call in calls.calls if next(call.module.parameters(recurse=False), None) is not None)
         #: When the first module with weights had returned: what is before is no feature (padding, say).
         self.first_weights = min(weighted, default=0)
@@ -88,6 +90,11 @@ class _Places:
     def call(self, site: Site) -> Call:
         """The call that returned it."""
         return self.calls.of(site.module)[site.call]
+
+    def maker(self, site: Site) -> tuple[nn.Module, int, int]:
+        """The first module that returned the tensor, at which of its calls and as which of its tensors."""
+        call, item = self.call(site).makers[site.item]
+        return call.module, call.index, item
 
     def size(self, site: Site) -> tuple[int, ...]:
         """Cells along each axis."""
@@ -128,61 +135,3 @@ def _cells(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
 
 def _has_weights(module: nn.Module) -> bool:
     return not is_pooling(module) and next(module.parameters(), None) is not None
-
-
-def _cuts(model: nn.Module, x: Tensor, calls: Trace, sites: Sequence[Site], target: Target) -> list[Site]:
-    """Those of the sites that all ways from the input to the score lead through, in the same order."""
-    wanted = {(site.module, site.call): site for site in sites}
-    counts: dict[nn.Module, int] = {}
-    nodes: dict[Site, Any] = {}
-
-    def after(module: nn.Module, output: Any) -> None:
-        number = counts.get(module, 0)
-        counts[module] = number + 1
-        site = wanted.get((module, number))
-        if site is not None:
-            tensor = tensors_of(output)[site.item]
-            nodes[site] = tensor.grad_fn, tensor.output_nr
-
-    # A callable may pick a class for each sample; otherwise as many samples as were traced are enough.
-    inputs = x.detach() if callable(target) else x[: calls.batch].detach()
-    leaf = inputs.clone().requires_grad_(True)
-    with told_clearly(), torch.enable_grad(), hooked({site.module for site in sites}, after=after):
-        outputs = model(leaf.clone())
-        scores = driver.resolve_target(outputs, target if callable(target) else None, len(inputs))[1]
-    if scores.grad_fn is None:
-        return []
-    passed = _passed_by_all(scores.grad_fn, lambda node: getattr(node, "variable", None) is leaf)
-    return [site for site in sites if nodes.get(site) in passed]
-
-
-def _passed_by_all(root: Any, is_source: Callable[[Any], bool]) -> set[tuple[Any, int]]:
-    """The tensors of an autograd graph, (node, number of its output), on every way from its root to a source."""
-    # In an order with every edge leading forward, these are those of nodes that no edge leads past.
-    reaches: dict[Any, bool] = {}
-    order: list[Any] = []
-    stack: list[tuple[Any, bool]] = [(root, False)]
-    while stack:
-        node, ready = stack.pop()
-        children = [child for child, _ in node.next_functions if child is not None]
-        if ready:
-            reaches[node] = is_source(node) or any(reaches[child] for child in children)
-            if reaches[node]:
-                order.append(node)
-        elif node not in reaches:
-            reaches[node] = False
-            stack.append((node, True))
-            stack += [(child, False) for child in children if child not in reaches]
-    order.reverse()
-    place = {node: number for number, node in enumerate(order)}
-    used: dict[Any, set[int]] = {node: set() for node in order}
-    passed = set()
-    farthest = 0
-    for node in order:
-        if place[node] >= farthest and len(used[node]) == 1:
-            passed.add((node, *used[node]))
-        for child, number in node.next_functions:
-            if child in place:
-                used[child].add(number)
-                farthest = max(farthest, place[child])
-    return passed

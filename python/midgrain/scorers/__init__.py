@@ -8,9 +8,11 @@ from typing import Any
 
 from midgrain.scorers.base import CallableScorer, Score, Scorer, ScorerFunction
 from midgrain.scorers.baselines import Centre, Constant, Noise, RandomPoint, Sobel
+from midgrain.scorers.fullgrad import FullGrad
 from midgrain.scorers.gradient import InputXGradient, Vanilla
 from midgrain.scorers.guided import Guided
 from midgrain.scorers.integrated import IntegratedGradients
+from midgrain.scorers.smooth import SmoothGrad
 
 __all__ = ["SCORERS", "Score", "Scorer", "ScorerFunction", "make_scorer"]
 
@@ -20,6 +22,8 @@ SCORERS: dict[str, tuple[Callable[..., Scorer], str]] = {
     "guided": (Guided, "guided backpropagation: gradients that are positive at every ReLU"),
     "input-x-gradient": (InputXGradient, "magnitude of the input times its gradient"),
     "integrated-gradients": (IntegratedGradients, "input times its mean gradient on the way from a baseline"),
+    "smoothgrad": (SmoothGrad, "mean gradient over copies of the input with noise"),
+    "fullgrad": (FullGrad, "what the input and every bias contribute to the score"),
     "sobel": (Sobel, "baseline: edges of the picture, blind to the network"),
     "noise": (Noise, "baseline: uniform noise"),
     "centre": (Centre, "baseline: nearness to the centre of the picture"),

@@ -41,11 +41,7 @@ class Guided:
         """
         relus = GuidedReLUs()
         result = driver.input_gradient(model, x, target, relus.guide)
-        if relus.met == 0:
-            raise ValueError(
-                "scorer 'guided': the model's gradient passed no ReLU or ReLU6, so guided backpropagation is not "
-                "defined for it; use scorer='vanilla' or scorer='input-x-gradient'"
-            )
+        relus.check_any("scorer 'guided'")
         assert result.gradient is not None
         return Score(max_abs_over_channels(result.gradient), result)
 
@@ -66,6 +62,14 @@ class GuidedReLUs:
         if any(_is_opaque(node) for node in nodes):
             return _GuidedOperators(self)
         return self._guided_nodes([node for node in nodes if node.name().startswith(_RELU_NODES)])
+
+    def check_any(self, method: str) -> None:
+        """Raises ValueError where the backward pass met no ReLU."""
+        if self.met == 0:
+            raise ValueError(
+                f"{method}: the model's gradient passed no ReLU or ReLU6, so guided backpropagation is not defined "
+                "for it; use scorer='vanilla' or scorer='input-x-gradient'"
+            )
 
     @contextmanager
     def _guided_nodes(self, relus: list[Any]) -> Iterator[None]:
