@@ -22,6 +22,7 @@ SCRIPTS = [
     "floors",
     "patches_speed",
     "pool_speed",
+    "sise_cost",
     "slic_quality",
     "slic_speed",
     "slic_stages",
