@@ -40,8 +40,8 @@ class SISE(ManyPassExplainer):
 
     Feature maps that are the same everywhere are left out, and so are blocks of whose maps none raises the score.
 
-    Details: "masks" int64 [B, blocks], the masks of each block; "passes" int64 [B], forward passes of a sample, two of
-    them without a mask.
+    Details: "masks" int64 [B, blocks], the masks of each block; "passes" int64 [B], forward passes of a sample: one
+    for each mask, one for the gradients of each target, one without either.
 
     Args:
         model: a convolutional network returning logits [B, classes]; anything else needs a callable target, whose
@@ -118,15 +118,20 @@ class SISE(ManyPassExplainer):
                 return [self._explain(x, each) for each in targets]
         probe = Probe(network, x, targets, output=self.output, batch_size=self.batch_size)
         # Maps, and what the network says of them, are the same for all targets; which of them are masks is not.
-        seen = [self._seen(network, probe, place, sites) for place in range(len(targets))]
-        activations = seen[0].activations
-        chosen = [torch.stack(each) for each in zip(*(self._raising(each) for each in seen), strict=True)]
+        activations: tuple[Tensor, ...] = ()
+        raising = []
+        for place in range(len(targets)):
+            seen = self._seen(network, probe, place, sites)
+            activations = activations or seen.activations
+            raising.append(self._raising(seen))
+        chosen = [torch.stack(each) for each in zip(*raising, strict=True)]
         total = sum(int(each.any(0).sum()) for each in chosen)
         with progress_bar("masking with feature maps", total, shown=self.progress) as advance:
             blocks = [
                 _block_maps(probe, maps, wanted, advance) for maps, wanted in zip(activations, chosen, strict=True)
             ]
         masks = torch.stack([each.sum(2) for each in chosen], 2)  # [targets, B, blocks]
+        passes = (probe.passes + len(targets)).to(x.device)
         picture = to_uint8(self.rgb(x))
         return [
             Explanation(
@@ -134,7 +139,7 @@ class SISE(ManyPassExplainer):
                 method=self.name,
                 target=result.target,
                 outputs=result.outputs,
-                details={"masks": masks[place], "passes": (probe.passes + 1).to(x.device)},
+                details={"masks": masks[place], "passes": passes},
                 image=picture,
             )
             for place, result in enumerate(probe.results)
