@@ -18,6 +18,7 @@ from midgrain.network.trace import trace
 from models_for_tests import batch_for, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
 from test_layers import built
+from test_network_exported import exported
 
 BLOCKS = ("layer1", "layer2", "layer3", "layer4")
 STAGES = ("stages.0", "stages.1", "stages.2", "stages")
@@ -287,6 +288,11 @@ def test_a_trunk_without_gradients_ends_the_search() -> None:
             return self.rest(x)
 
     assert names(Frozen(), batch_for()) == ("rest.0",)
+
+
+def test_an_exported_program(tmp_path) -> None:
+    net, x = nn.Sequential(conv(3), nn.ReLU(), Bottleneck(), conv(), *HEAD), batch_for()
+    assert names(net, x) == names(exported(net, x, tmp_path, dynamic=True), x) == ("1", "3")
 
 
 def test_weights_that_rule_gradients_out() -> None:
