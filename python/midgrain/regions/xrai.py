@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,15 +17,13 @@ from midgrain.explainer_base import Explainer, check_scores, to_uint8
 from midgrain.explanation import Explanation
 from midgrain.ops.checks import check_bool, check_int, check_positive
 from midgrain.regions.base import RegionExplainer, painted
-from midgrain.regions.overlapping import overlapping_regions
+from midgrain.regions.overlapping import Regions, overlapping_regions
 from midgrain.regions.region_growing import MODES, Ranking, rank_regions
 from midgrain.regions.segmentations import FELZENSZWALB_SCALES, felzenszwalb_scales
 from midgrain.regions.superpixels import Segmentation, SlicOptions, SuperpixelChoice
 from midgrain.scorers import Scorer, ScorerFunction
 
 __all__ = ["XRAI"]
-
-_Labels: TypeAlias = npt.NDArray[Any]
 
 # Of the finest of a clip's segmentations, by default; the others have fewer in the ratio of Felzenszwalb's scales.
 _FINEST_OF_CLIPS = 240
@@ -140,16 +137,9 @@ class XRAI(Explainer):
             segmenter.check_picture(x, rgb)
         score = self.scorer.score(self.model, x, target)
         check_scores(score.map)
-        made = [(segmenter, segmenter.segment(x, rgb, score.map).labels.cpu().numpy()) for segmenter in segmenters]
         rankings, candidates = [], []
-        for sample, attribution in enumerate(score.map.cpu().numpy()):
-            if made:
-                grown = [(labels[sample], self._radius(segmenter)) for segmenter, labels in made]
-            else:
-                assert rgb is not None
-                picture = rgb[sample].movedim(0, -1).cpu().numpy().astype(np.float64)
-                grown = [(labels, self._radius(None)) for labels in felzenszwalb_scales(picture)]
-            regions = overlapping_regions(*zip(*grown, strict=True))
+        attributions = score.map.cpu().numpy()
+        for attribution, regions in zip(attributions, self._regions(x, rgb, score.map, segmenters), strict=True):
             candidates.append(regions.count)
             rankings.append(
                 rank_regions(
@@ -173,6 +163,21 @@ class XRAI(Explainer):
             details={**score.details, "candidates": torch.tensor(candidates, device=x.device)},
             image=to_uint8(rgb),
         )
+
+    def _regions(
+        self, x: Tensor, rgb: Tensor | None, maps: Tensor, segmenters: Sequence[RegionExplainer]
+    ) -> Iterator[Regions]:
+        """The regions of one sample after the other."""
+        made = [segmenter.segment(x, rgb, maps).labels.cpu().numpy() for segmenter in segmenters]
+        if made:
+            radii = [self._radius(segmenter) for segmenter in segmenters]
+            for sample in range(len(x)):
+                yield overlapping_regions([labels[sample] for labels in made], radii)
+            return
+        assert rgb is not None
+        for picture in rgb:
+            found = felzenszwalb_scales(picture.movedim(0, -1).cpu().numpy().astype(np.float64))
+            yield overlapping_regions(found, [self._radius(None)] * len(found))
 
     def _of_clips(self, x: Tensor) -> list[RegionExplainer]:
         """The segmentations of a clip by default; of an image none."""
