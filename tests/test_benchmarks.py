@@ -27,8 +27,9 @@ SCRIPTS = [
     "slic_speed",
     "slic_stages",
     "swag_overhead",
+    "xrai_speed",
 ]
-WITH_DIGITS = ["cam_quality", "digits", "jitter_splits"]
+WITH_DIGITS = ["cam_quality", "digits", "jitter_splits", "sise_cost"]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")
 needs_sklearn = pytest.mark.skipif(

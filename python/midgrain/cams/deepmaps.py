@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from midgrain import driver
 from midgrain.cams.base import CAM, LayerMaps
-from midgrain.cams.layers import Layer, Layouts, Reshape, last_spatial_site
+from midgrain.cams.layers import Layer, Reshape, last_spatial_site
 from midgrain.driver import Target
 from midgrain.maps import min_max, resize_maps
 from midgrain.network.capture import Site, capture
 from midgrain.network.modules import unwrapped
 from midgrain.network.narrows import narrows
+from midgrain.network.spatial import Layouts
 from midgrain.network.trace import Trace
 from midgrain.scorers.base import Score
 

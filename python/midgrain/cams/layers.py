@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -11,11 +11,12 @@ from torch.overrides import TorchFunctionMode
 
 from midgrain.driver import Target
 from midgrain.network.capture import NoGradientError, Site, capture
-from midgrain.network.layout import ChannelsFirst, Layout, Reshaped, Tokens, layout_of
+from midgrain.network.layout import Reshaped
 from midgrain.network.modules import find_module, module_name
-from midgrain.network.trace import Call, Trace, tensors_of
+from midgrain.network.spatial import Layouts, spatial_sites
+from midgrain.network.trace import Trace, tensors_of
 
-__all__ = ["Layer", "Layouts", "Reshape", "last_spatial_site", "named_site"]
+__all__ = ["Layer", "Reshape", "last_spatial_site", "named_site"]
 
 #: A module of the network or its dotted name.
 Layer: TypeAlias = nn.Module | str
@@ -83,7 +84,7 @@ def last_spatial_site(model: nn.Module, x: Tensor, calls: Trace, target: Target)
         ValueError: no layer is spatial.
         NoGradientError: the score depends on none of them.
     """
-    candidates = list(_candidates(x, calls))
+    candidates = list(spatial_sites(x, calls))
     if not candidates:
         raise ValueError(
             f"layer: no layer of the network has a spatial output for an input {list(x.shape)}; pass layer= with "
@@ -133,84 +134,6 @@ def _first_that_matters(
             ):
                 return site, True
     return None, connected
-
-
-def _candidates(x: Tensor, calls: Trace) -> Iterator[Site]:
-    """Spatial outputs, last first; of several modules that hand on the same tensor, the outermost."""
-    met: set[tuple[Call, int]] = set(calls.calls[-1].makers)  # The network's own output is what is explained.
-    layouts = Layouts(x, calls)
-    width = None
-    for call in reversed(calls.calls[:-1]):
-        for item, maker in enumerate(call.makers):
-            made_inside = maker[0] is call or any(outer is call for outer in maker[0].ancestors)
-            if maker in met or not made_inside:
-                continue
-            met.add(maker)
-            layout = layouts.of(call, item)
-            if layout is None or _is_pooling(maker[0].module):
-                continue
-            if isinstance(layout, Tokens):
-                # Queries, keys and values, apart or side by side, and hidden layers are not the tokens themselves.
-                if isinstance(call.module, nn.Linear) or _operation(call.module) == "linear":
-                    continue
-                width = width or call.shapes[item][-1]
-                if call.shapes[item][-1] != width:
-                    continue
-            yield Site(call.name, call.module, call.index, item, layout)
-
-
-class Layouts:
-    """Layouts of what the calls of a trace returned."""
-
-    def __init__(self, x: Tensor, calls: Trace):
-        self._size = x.shape[2:]
-        self._batch = calls.batch
-        #: Sizes of the maps and numbers of tokens that were there when a call returned, per call.
-        self._before: dict[Call, tuple[tuple[tuple[int, ...], ...], frozenset[int]]] = {}
-        grids: tuple[tuple[int, ...], ...] = ()
-        tokens: frozenset[int] = frozenset()
-        for call in calls.calls:
-            self._before[call] = (grids, tokens)
-            for shape in call.shapes:
-                # Attention may fold its heads into the batch; the positions are told all the same.
-                if len(shape) == x.ndim and shape[0]:
-                    if (
-                        isinstance(layout_of(shape, self._size, shape[0]), ChannelsFirst)
-                        and shape[2:] not in grids[-1:]
-                    ):
-                        grids = (*(grid for grid in grids if grid != shape[2:]), shape[2:])
-                elif len(shape) == 3:
-                    tokens |= {shape[1]}
-
-    def of(self, call: Call, item: int) -> Layout | None:
-        """The layout of one of the tensors that a call returned; None where it is not spatial."""
-        shape = call.shapes[item]
-        if not call.floating[item]:
-            return None
-        grids, tokens = self._before[call]
-        if len(shape) == len(self._size) + 2 and shape[-1] == shape[-2] and shape[-1] in tokens:
-            return None  # Attention from every token to every token.
-        return layout_of(shape, self._size, self._batch, grids, last=_normalises_last_axis(call.module, shape))
-
-
-def _normalises_last_axis(module: nn.Module, shape: Sequence[int]) -> bool:
-    normalised = list(getattr(module, "normalized_shape", ())) == [shape[-1]]
-    return len(shape) > 3 and (normalised or _operation(module) == "layer_norm")
-
-
-def _is_pooling(module: nn.Module) -> bool:
-    named = "Pool" in type(module).__name__ and next(module.parameters(), None) is None
-    return named or "pool" in _operation(module)
-
-
-def _operation(module: nn.Module) -> str:
-    """The operation that a module of an exported program consists of, "" where it is not just one."""
-    graph = getattr(module, "graph", None)
-    if not isinstance(graph, torch.fx.Graph):
-        return ""
-    nodes = [node for node in graph.nodes if node.op in ("call_function", "call_module")]
-    names = [getattr(node.target, "__name__", "").partition(".")[0] for node in nodes]
-    return names[0] if len(names) == 1 else ""
 
 
 def _class_maps(activations: Tensor, outputs: Any, logits: bool) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 from midgrain.explainer_base import Explainer
 from midgrain.regions.gws import GWS
 from midgrain.regions.swag import SWAG
+from midgrain.regions.xrai import XRAI
 
-__all__ = ["GWS", "REGIONS", "SWAG"]
+__all__ = ["GWS", "REGIONS", "SWAG", "XRAI"]
 
 #: Name -> (class, options that the name fixes, one line).
 REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
@@ -29,4 +30,5 @@ REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
         "SWAG: superpixels from the gradient, scored by mean guided gradient",
     ),
     "gws": (GWS, {}, "gradient weighted superpixels: quickshift's, scored by summed guided gradient"),
+    "xrai": (XRAI, {}, "XRAI: regions of several segmentations, ranked by their mean integrated gradients"),
 }

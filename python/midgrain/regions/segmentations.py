@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SEGMENTATIONS", "felzenszwalb", "quickshift"]
+__all__ = ["FELZENSZWALB_SCALES", "SEGMENTATIONS", "felzenszwalb", "felzenszwalb_scales", "quickshift"]
+
+#: XRAI's scales, from many small segments to few large ones.
+FELZENSZWALB_SCALES = (50, 100, 150, 250, 500, 1200)
+# XRAI segments every picture at this size, so that the scales mean the same for all.
+_XRAI_SIZE = (224, 224)
 
 
 def quickshift(picture: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -43,6 +48,29 @@ def felzenszwalb(
 
     labels: npt.NDArray[Any] = run(picture, scale=scale, sigma=sigma, min_size=min_size)
     return labels
+
+
+def felzenszwalb_scales(picture: npt.NDArray[np.floating[Any]]) -> list[npt.NDArray[Any]]:
+    """XRAI's segmentations, as in the `saliency` package: Felzenszwalb's at every scale of `FELZENSZWALB_SCALES`.
+
+    The picture is stretched to -1 .. 1 and resized to 224 x 224, and the labels are resized back.
+
+    Args:
+        picture: floats [H, W, 3].
+
+    Returns:
+        Integer labels [H, W] for each scale.
+    """
+    from skimage.transform import resize
+
+    size = picture.shape[:2]
+    low, high = picture.min(), picture.max()
+    stretched = (picture - low) / (high - low if high > low else 1.0) * 2.0 - 1.0
+    small = resize(stretched, _XRAI_SIZE, order=3, mode="constant", preserve_range=True, anti_aliasing=True)
+    found = (felzenszwalb(small, scale) for scale in FELZENSZWALB_SCALES)
+    return [
+        resize(labels, size, order=0, mode="constant", preserve_range=True, anti_aliasing=False) for labels in found
+    ]
 
 
 #: Name -> from one picture, uint8 RGB [H, W, 3], to integer labels [H, W].
