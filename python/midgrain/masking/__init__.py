@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from midgrain.explainer_base import Explainer
+from midgrain.masking.occlusion import Occlusion
+from midgrain.masking.rise import RISE
 
 __all__ = ["MASKING"]
 
 #: Name -> (class, one line).
-MASKING: dict[str, tuple[Callable[..., Explainer], str]] = {}
+MASKING: dict[str, tuple[Callable[..., Explainer], str]] = {
+    "rise": (RISE, "RISE: random soft masks, each weighted by what the network says behind it"),
+    "occlusion": (Occlusion, "occlusion: how much the score falls behind a sliding square"),
+}
