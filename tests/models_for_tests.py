@@ -17,6 +17,7 @@ METHODS = tuple(name for name in mg.methods() if name != "saliency-tubes")
 FAST_OPTIONS: dict[str, dict[str, Any]] = {
     "rise": {"n_samples": 20},
     "occlusion": {"stride": 2, "window": 4},
+    "extremal": {"n_iterations": 2, "areas": 0.2},
 }
 #: Methods that run the network more often than once.
 MANY_PASSES = frozenset(FAST_OPTIONS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from midgrain.explainer_base import Explainer
+from midgrain.masking.extremal import ExtremalPerturbation
 from midgrain.masking.occlusion import Occlusion
 from midgrain.masking.rise import RISE
 
@@ -14,4 +15,8 @@ __all__ = ["MASKING"]
 MASKING: dict[str, tuple[Callable[..., Explainer], str]] = {
     "rise": (RISE, "RISE: random soft masks, each weighted by what the network says behind it"),
     "occlusion": (Occlusion, "occlusion: how much the score falls behind a sliding square"),
+    "extremal": (
+        ExtremalPerturbation,
+        "extremal perturbation: smooth masks of given areas that keep the score highest",
+    ),
 }
