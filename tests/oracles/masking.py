@@ -50,24 +50,44 @@ def occlusion_map(
     return falls / counts
 
 
-def smooth_mask(
-    parameters: np.ndarray, size: Sequence[int], step: Sequence[int], sigma: Sequence[float], cells: int
+def bumps(
+    parameters: np.ndarray, pixel: Sequence[int], size: Sequence[int], step: Sequence[int], sigma: Sequence[float]
 ) -> np.ndarray:
-    """Pixel by pixel the smooth maximum of the bumps on a centred lattice; `cells` is how many may reach a pixel."""
+    """How high the bump of each point of a centred lattice is at a pixel, for a parameter of 1; NaN out of reach."""
+    result = np.full(parameters.shape, np.nan)
+    for point in np.ndindex(*parameters.shape):
+        square = 0.0
+        for u, v, n, s, count, width in zip(pixel, point, size, step, parameters.shape, sigma, strict=True):
+            square += ((u - (n - 1 - s * (count - 1)) / 2 - s * v) / width) ** 2
+        distance = math.sqrt(square)
+        if distance < 1.75:
+            result[point] = math.exp(-2 * max(0.0, distance - 0.5) ** 2)
+    return result
+
+
+def smooth_mask(parameters: np.ndarray, size: Sequence[int], step: Sequence[int], sigma: Sequence[float]) -> np.ndarray:
+    """Pixel by pixel the highest bump."""
     result = np.zeros(size)
-    origins = [(n - 1 - s * (count - 1)) / 2 for n, s, count in zip(size, step, parameters.shape, strict=True)]
     for pixel in np.ndindex(*size):
-        values = []
-        for point in np.ndindex(*parameters.shape):
-            square = 0.0
-            for u, origin, s, v, width in zip(pixel, origins, step, point, sigma, strict=True):
-                square += ((u - origin - s * v) / width) ** 2
-            distance = math.sqrt(square)
-            if distance < 1.75:
-                values.append(math.exp(-2 * max(0.0, distance - 0.5) ** 2) * parameters[point])
-        values += [0.0] * (cells - len(values))
-        weights = np.exp(20 * np.array(values))
-        result[pixel] = float((weights * values).sum() / weights.sum())
+        result[pixel] = np.nanmax(bumps(parameters, pixel, size, step, sigma) * parameters)
+    return result
+
+
+def smooth_mask_gradient(
+    parameters: np.ndarray,
+    gradient: np.ndarray,
+    step: Sequence[int],
+    sigma: Sequence[float],
+    cells: int,
+) -> np.ndarray:
+    """What the gradient of a mask [*size] becomes at the parameters; `cells` is how many bumps share a pixel's."""
+    result = np.zeros(parameters.shape)
+    for pixel in np.ndindex(*gradient.shape):
+        heights = bumps(parameters, pixel, gradient.shape, step, sigma)
+        weights = np.where(np.isnan(heights), 0.0, np.exp(20 * np.nan_to_num(heights) * parameters))
+        # Points outside the picture and those just out of reach count as bumps of no height.
+        total = weights.sum() + (cells - np.isfinite(heights).sum())
+        result += gradient[pixel] * np.nan_to_num(heights) * weights / total
     return result
 
 

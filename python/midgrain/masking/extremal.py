@@ -41,7 +41,8 @@ class ExtremalPerturbation(ManyPassExplainer):
     shows everything. The heat map is the sum of the masks: 0 .. number of areas, a few levels high.
 
     Where pixels share the value at the rank where r_a jumps, as all do at first, each gets the mean of their places in
-    r_a: the result does not depend on the order of the pixels in memory.
+    r_a: what the network sees decides, not the order of the pixels in memory. More area than the score needs lies
+    anywhere.
 
     `Explanation.details`: "masks", float32 [B, areas, *S], 1 where the input is shown ("delete": where it is hidden);
     "areas", [B, areas], their means; "scores", [B, areas], the score behind each mask; "iterations", int64 [B];

@@ -166,10 +166,11 @@ class MaskSearch:
     def _descend(self, samples: Sequence[int], gradients: Tensor, iteration: int) -> None:
         """One step with momentum (damped, as in TorchRay), back into 0 .. 1."""
         chosen = list(samples)
-        velocity = gradients if iteration == 0 else self._velocity[chosen].lerp(gradients, 1.0 - _MOMENTUM)
+        old = self._velocity[chosen]
+        velocity = gradients if iteration == 0 else (_MOMENTUM * old).add(gradients, alpha=1.0 - _MOMENTUM)
         rate = self.game.learning_rate * math.prod(self.smooth.lattice) / _USUAL_PARAMETERS
         self._velocity[chosen] = velocity
-        self._parameters[chosen] = (self._parameters[chosen] - rate * velocity).clamp(0.0, 1.0)
+        self._parameters[chosen] = self._parameters[chosen].add(velocity, alpha=-rate).clamp(0.0, 1.0)
         self.iterations[chosen] += 1
 
     def _masks_of(self, parameters: Tensor) -> Tensor:

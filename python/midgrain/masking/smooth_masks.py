@@ -1,4 +1,4 @@
-"""Masks that are smooth by the way they are made: a smooth maximum of bumps on a coarse lattice."""
+"""Masks that are smooth by the way they are made: the maximum of bumps on a coarse lattice."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from torch import Tensor
 
 __all__ = ["SmoothMasks"]
 
-# 1 / T of the smooth maximum.
+# 1 / T of the smooth maximum that the gradient is taken of.
 _COLDNESS = 20.0
 # Of sigma: bumps are 1 up to the first distance, and cut off beyond the second, where they have fallen to 0.04.
 _FLAT, _REACH = 0.5, 1.75
 
 
 class SmoothMasks:
-    """M(u) = smax over lattice points v of k(|u - v|) P(v), for parameters P in 0 .. 1 (Fong et al. 2019, section 3.2).
+    """M(u) = max over lattice points v of k(|u - v|) P(v), for parameters P in 0 .. 1 (Fong et al. 2019, section 3.2).
 
-    k(d) = exp(-2 max(0, d - 1/2)^2) for distances d in units of sigma, and smax f = sum f exp(20 f) / sum exp(20 f):
-    kernel and temperature of the authors' TorchRay. The sums go over the lattice points of the cells near u; those out
-    of reach or outside the picture count with f = 0. The lattice lies centred in the picture, `step` pixels apart.
+    k(d) = exp(-2 max(0, d - 1/2)^2) for distances d in units of sigma, as in the authors' TorchRay. The lattice lies
+    centred in the picture, `step` pixels apart.
+
+    The gradient is that of a smooth maximum: every bump in reach of u has the share exp(20 f) / sum exp(20 f), f = k P,
+    of what M(u) gets. The authors take the smooth maximum, sum f exp(20 f) / sum exp(20 f), for the mask itself too;
+    but that is a little higher near borders, where fewer bumps are in reach, and the search for a mask of a given area
+    often ends in the corners for it. Here parameters of p everywhere make a mask of p everywhere.
 
     All bumps that reach a pixel are never held together: forward and backward pass go through them one by one.
 
@@ -66,11 +70,14 @@ class SmoothMasks:
 
     def __call__(self, parameters: Tensor) -> Tensor:
         """[K, *lattice] in 0 .. 1 -> masks [K, *size] in 0 .. 1, differentiable."""
-        masks: Tensor = _SmoothMaximum.apply(parameters, self)
+        masks: Tensor = _Maximum.apply(parameters, self)
         return masks
 
     def shifted(self, parameters: Tensor) -> Any:
-        """Yields, for each of `bumps`, the parameters so many cells away, flat [K * cells]; 0 outside the picture."""
+        """Yields, for each of `bumps`, the parameters so many cells away, flat [K * cells]; 0 outside the picture.
+
+        Points outside the picture, like pixels out of a bump's reach, count with f = 0 in the gradient's shares.
+        """
         padding = [margin for margin in reversed(self.margin) for _ in range(2)]
         padded = F.pad(parameters, padding)
         for cells, bump in self.bumps.items():
@@ -116,37 +123,30 @@ class SmoothMasks:
         return (slice(None), *(slice(start, start + n) for start, n in zip(starts, self.lattice, strict=True)))
 
 
-class _SmoothMaximum(torch.autograd.Function):
+class _Maximum(torch.autograd.Function):
     """Rows are the pixels of a cell, columns the cells of all masks."""
 
     @staticmethod
     def forward(ctx: Any, parameters: Tensor, masks: SmoothMasks) -> Tensor:
-        weights = weighted = None
+        maximum = weights = None
         for bump, values in masks.shifted(parameters):
-            exponents = torch.outer(_COLDNESS * bump, values)
-            exponentials = exponents.exp()
-            if weights is None:
-                weights, weighted = exponentials, exponents * exponentials
-            else:
-                weights += exponentials
-                weighted.addcmul_(exponents, exponentials)  # type: ignore[union-attr]
+            heights = torch.outer(bump, values)
+            exponentials = (_COLDNESS * heights).exp_()
+            maximum = heights if maximum is None else torch.maximum(maximum, heights, out=maximum)
+            weights = exponentials if weights is None else weights.add_(exponentials)
+        assert maximum is not None
         assert weights is not None
-        assert weighted is not None
-        maximum = weighted / (_COLDNESS * weights)
         ctx.masks = masks
-        ctx.save_for_backward(parameters, weights, maximum)
+        ctx.save_for_backward(parameters, weights)
         return masks.unfolded(maximum)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        parameters, weights, maximum = ctx.saved_tensors
+        parameters, weights = ctx.saved_tensors
         masks: SmoothMasks = ctx.masks
-        # d smax / d f = exp(20 f) (1 + 20 (f - smax)) / sum exp(20 f)
         shares = masks.folded(gradient) / weights
-        offsets = shares * (1.0 - _COLDNESS * maximum)
         contributions = []
         for bump, values in masks.shifted(parameters):
-            exponents = torch.outer(_COLDNESS * bump, values)
-            through = torch.addcmul(offsets, shares, exponents).mul_(exponents.exp_())
-            contributions.append(bump @ through)
+            exponentials = torch.outer(_COLDNESS * bump, values).exp_()
+            contributions.append(bump @ exponentials.mul_(shares))
         return masks.gathered(contributions, parameters.shape), None
