@@ -205,14 +205,17 @@ def test_steps_are_those_of_plain_gradient_descent(variant, jitter, output) -> N
     net.zero_grad()
 
 
-@pytest.mark.parametrize("perturbation", ["blur", "fade"])
-@pytest.mark.parametrize("variant", ["preserve", "delete", "hybrid"])
+# Not deletion by blurring: the least blur wipes a chessboard out, and a mask of 0.3 is enough.
+@pytest.mark.parametrize(
+    ("variant", "perturbation"),
+    [("preserve", "blur"), ("preserve", "fade"), ("delete", "fade"), ("hybrid", "blur"), ("hybrid", "fade")],
+)
 def test_it_finds_what_the_network_looks_at(variant, perturbation) -> None:
     options = {"variant": variant, "perturbation": perturbation, "step": 2, "sigma": 3.0, "learning_rate": 0.03}
     made = extremal(sees_a_patch, BOARD[None, None], 0, areas=(0.0625, 0.125), n_iterations=300, **options)
     for mask, area, score in zip(made.details["masks"][0], (0.0625, 0.125), made.details["scores"][0], strict=True):
         assert mask.mean().item() == pytest.approx(area, abs=0.06)
-        assert mask[5:9, 19:25].mean() > 0.5
+        assert mask[5:9, 19:25].min() > 0.85
         assert mask[:, :10].max() < 0.1
         assert mask[18:].max() < 0.1
         assert (score < 3.5) if variant == "delete" else (score > 6.0)  # Of 10.

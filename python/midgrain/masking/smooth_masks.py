@@ -26,9 +26,9 @@ class SmoothMasks:
     centred in the picture, `step` pixels apart.
 
     The gradient is that of a smooth maximum: every bump in reach of u has the share exp(20 f) / sum exp(20 f), f = k P,
-    of what M(u) gets. The authors take the smooth maximum, sum f exp(20 f) / sum exp(20 f), for the mask itself too;
-    but that is a little higher near borders, where fewer bumps are in reach, and the search for a mask of a given area
-    often ends in the corners for it. Here parameters of p everywhere make a mask of p everywhere.
+    of what M(u) gets. TorchRay takes the smooth maximum, sum f exp(20 f) / sum exp(20 f), for the mask itself too; but
+    near a picture's borders, where fewer bumps are in reach, that is a little higher, and a search for a mask of some
+    area then ends in the corners where the score is weak. Here parameters of p everywhere make a mask of p everywhere.
 
     All bumps that reach a pixel are never held together: forward and backward pass go through them one by one.
 
