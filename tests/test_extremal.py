@@ -333,6 +333,14 @@ def test_gradients_may_be_off(context) -> None:
         assert torch.equal(extremal(net, batch_for()).heatmap, base.heatmap)
 
 
+def test_masks_are_searched_in_single_precision_under_autocast() -> None:
+    options = {"areas": 0.1, "n_iterations": 30, "step": 2, "sigma": 3.0, "learning_rate": 0.03}
+    base = extremal(sees_a_patch, BOARD[None, None], 0, **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = extremal(sees_a_patch, BOARD[None, None], 0, **options)
+    assert (made.heatmap - base.heatmap).abs().max() < 1e-5
+
+
 def test_several_passes_are_no_reason_to_leave_the_training_mode() -> None:
     net = tiny_net().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -177,6 +177,14 @@ def test_targets_share_passes() -> None:
     assert relative_deviation(explain(x, targets[3]).heatmap, explain(x, 4).heatmap) < 1e-6
 
 
+def test_masks_and_sums_are_exact_under_autocast() -> None:
+    x = torch.ones(1, 1, 24, 32)
+    base = rise(bright_spot, x, 0, stop_at=0.9, n_samples=200)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = rise(bright_spot, x, 0, stop_at=0.9, n_samples=200)
+    assert relative_deviation(made.heatmap, base.heatmap) < 1e-6
+
+
 # Early stopping.
 
 

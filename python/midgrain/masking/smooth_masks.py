@@ -148,5 +148,7 @@ class _Maximum(torch.autograd.Function):
         contributions = []
         for bump, values in masks.shifted(parameters):
             exponentials = torch.outer(_COLDNESS * bump, values).exp_()
-            contributions.append(bump @ exponentials.mul_(shares))
+            # The backward pass may run under the user's autocast, whatever the forward pass ran under.
+            with torch.autocast(bump.device.type, enabled=False):
+                contributions.append(bump @ exponentials.mul_(shares))
         return masks.gathered(contributions, parameters.shape), None
