@@ -79,6 +79,16 @@ def test_no_place_is_preferred_by_the_masks_make(size) -> None:
         assert torch.equal(smooth(torch.full((1, *smooth.lattice), level)), torch.full((1, *size), level))
 
 
+@pytest.mark.parametrize("size", [(24, 32), (50, 37), (6, 20, 20)], ids=str)
+def test_even_masks_move_evenly(size) -> None:
+    smooth = mg.explainer("extremal", tiny_net())._masks_of(torch.zeros(1, 3, *size))
+    ones = torch.ones(1, *smooth.lattice, requires_grad=True)
+    (gradient,) = torch.autograd.grad(smooth(ones).mean(), ones)
+    assert (gradient.max() - gradient.min()) > 0.2 * gradient.mean()  # The outermost share fewer pixels.
+    moved = gradient[0] / smooth.weights
+    assert torch.allclose(moved, moved.mean().expand_as(moved), rtol=1e-5)
+
+
 def test_masks_mirror_with_their_parameters() -> None:
     smooth = SmoothMasks((20, 23), (3, 4), (6.0, 8.0), CPU)
     parameters = torch.rand(1, *smooth.lattice, generator=torch.Generator().manual_seed(1))
@@ -197,6 +207,7 @@ def test_steps_are_those_of_plain_gradient_descent(variant, jitter, output) -> N
         loss = 300 * 1.0035**iteration * (ordered - reference).square().mean() - reward
         optimiser.zero_grad()
         loss.backward()
+        parameters.grad /= smooth.weights
         optimiser.step()
         parameters.data.clamp_(0, 1)
     expected = smooth(parameters).detach()

@@ -166,6 +166,7 @@ class MaskSearch:
     def _descend(self, samples: Sequence[int], gradients: Tensor, iteration: int) -> None:
         """One step with momentum (damped, as in TorchRay), back into 0 .. 1."""
         chosen = list(samples)
+        gradients = gradients / self.smooth.weights
         old = self._velocity[chosen]
         velocity = gradients if iteration == 0 else (_MOMENTUM * old).add(gradients, alpha=1.0 - _MOMENTUM)
         rate = self.game.learning_rate * math.prod(self.smooth.lattice) / _USUAL_PARAMETERS

@@ -67,11 +67,23 @@ class SmoothMasks:
             if distance.min() < _REACH:
                 bump = torch.exp(-2.0 * (distance - _FLAT).clamp(min=0).square()) * (distance < _REACH)
                 self.bumps[cells] = bump.to(device=device, dtype=dtype)
+        #: What gradients are divided by, see `_weights`.
+        self.weights = self._weights(device, dtype)
 
     def __call__(self, parameters: Tensor) -> Tensor:
         """[K, *lattice] in 0 .. 1 -> masks [K, *size] in 0 .. 1, differentiable."""
         masks: Tensor = _Maximum.apply(parameters, self)
         return masks
+
+    def _weights(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """How much of a mask that shows everything hangs on each parameter, [*lattice], 1 on average.
+
+        Less on the outermost ones: they share fewer pixels. Divided by it, gradients move an even mask evenly.
+        """
+        with torch.enable_grad():
+            ones = torch.ones(1, *self.lattice, device=device, dtype=dtype, requires_grad=True)
+            (found,) = torch.autograd.grad(self(ones).sum(), ones)
+        return found[0] / found.mean()
 
     def shifted(self, parameters: Tensor) -> Any:
         """Yields, for each of `bumps`, the parameters so many cells away, flat [K * cells]; 0 outside the picture.
