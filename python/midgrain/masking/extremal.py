@@ -38,7 +38,7 @@ class ExtremalPerturbation(ManyPassExplainer):
     a of the pixels and 1 for those; lambda grows, so that the mask becomes one of 0 and 1 of this area (Fong, Patrick,
     Vedaldi 2019, equations 3 and 4). Masks are smooth by how they are made (see
     `midgrain.masking.smooth_masks.SmoothMasks`). They are found by gradient descent with momentum from a mask that
-    shows everything. The heat map is the sum of the masks: 0 .. number of areas, a few levels high.
+    shows everything, a local search. The heat map is the sum of the masks: 0 .. number of areas, a few levels high.
 
     Where pixels share the value at the rank where r_a jumps, as all do at first, each gets the mean of their places in
     r_a: what the network sees decides, not the order of the pixels in memory. More area than the score needs lies
