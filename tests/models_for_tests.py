@@ -16,10 +16,11 @@ METHODS = tuple(name for name in mg.methods() if name != "saliency-tubes")
 #: Name -> options that make a method of many passes quick; what its own defaults do, its own tests say.
 FAST_OPTIONS: dict[str, dict[str, Any]] = {
     "integrated-gradients": {"n_steps": 5},
-    # A callable target then scores what a class does.
-    "sise": {"output": "logit"},
     "xrai": {"scorer": "vanilla", "superpixels": "image"},
     "smoothgrad": {"n_samples": 3},
+    "rise": {"n_samples": 20},
+    "occlusion": {"stride": 2, "window": 4},
+    "extremal": {"n_iterations": 2, "areas": 0.2},
 }
 #: Methods that run the network more often than once.
 MANY_PASSES = frozenset(FAST_OPTIONS)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [
     "cams_speed",
     "connectivity_speed",
+    "explainers_cost",
     "floors",
     "guided_sanity",
     "patches_speed",
@@ -172,6 +173,39 @@ def test_differences_are_paired() -> None:
     assert difference(records, "gradcam", "combined", "photograph") == "0"
     assert difference(records, "worse", "combined", "photograph") == "+0.200 [+0.200, +0.200]"
     assert [row[""] for row in faithfulness_rows(records)] == ["gradcam", "worse"]
+
+
+@needs_sklearn
+def test_every_method_has_its_cost() -> None:
+    import torch
+    from benchmarks.cost_peers import PEERS
+    from benchmarks.explainers_cost import BUDGETS, Passes, budget_of, our_explainer
+    from torch import nn
+
+    import midgrain as mg
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    for method in mg.methods():
+        explain = our_explainer(method, net, budget_of(method, full=False, quick=True))
+        assert explain.name == method
+    # A budget for peers says what they read from it.
+    assert {"n_steps"} <= set(BUDGETS["integrated-gradients"]) & set(BUDGETS["xrai"])
+    assert {"lime", "kernel-shap", "smoothgrad"} <= {
+        method for method in PEERS if "n_samples" in BUDGETS.get(method, {})
+    }
+    assert budget_of("rise", full=True, quick=False) == {}
+    assert budget_of("occlusion", full=True, quick=False) == BUDGETS["occlusion"]
+    passes = Passes()
+    passes.watch(net)
+    made = our_explainer("rise", net, {"n_samples": 6})(torch.rand(2, 3, 16, 16))
+    assert passes.forward == int(made.details["passes"].sum()) == 14
+    assert passes.backward == 0
+    our_explainer("extremal", net, {"n_iterations": 3, "areas": 0.2})(torch.rand(1, 3, 16, 16))
+    assert passes.forward == 14 + 1 + 3 + 1
+    assert passes.backward == 3 + 1  # The first step asks twice: does the score depend on the mask?
+    passes.stop()
+    net(torch.rand(1, 3, 16, 16))
+    assert passes.forward == 19
 
 
 @needs_sklearn

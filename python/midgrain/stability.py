@@ -16,9 +16,18 @@ class Stability:
         threshold: Spearman's rank correlation of one estimate with the one before from which they count as the same;
             None never settles.
         patience: so many times in a row.
+
+    Raises:
+        TypeError: a threshold that is no number.
+        ValueError: one that is not in 0 .. 1.
     """
 
     def __init__(self, threshold: float | None, patience: int = 2):
+        if threshold is not None:
+            if isinstance(threshold, bool | np.bool_) or not isinstance(threshold, float | int | np.number):
+                raise TypeError(f"stop_at: expected None or a rank correlation, got {type(threshold).__name__}")
+            if not 0.0 <= threshold <= 1.0:
+                raise ValueError(f"stop_at: expected None or a rank correlation in 0 .. 1, got {threshold}")
         self.threshold = threshold
         self.patience = patience
         self._last: npt.NDArray[np.float64] | None = None
