@@ -13,6 +13,13 @@ import midgrain as mg
 
 #: All methods but one that needs a network ending in a linear layer over its channels' means.
 METHODS = tuple(name for name in mg.methods() if name != "saliency-tubes")
+#: Name -> options that make a method of many passes quick; what its own defaults do, its own tests say.
+FAST_OPTIONS: dict[str, dict[str, Any]] = {
+    **{name: {"n_samples": 12} for name in ("lime", "lime-i", "lime-ig", "lime-g", "lime-prior", "kernel-shap")},
+    "extremal": {"n_iterations": 2, "areas": 0.2},
+}
+#: Methods that run the network more often than once.
+MANY_PASSES = frozenset(FAST_OPTIONS)
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOL = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
@@ -26,6 +33,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def quick_explainer(name: str, model: Any, **options: Any) -> Any:
+    """`mg.explainer` with options that make it quick."""
+    return mg.explainer(name, model, **(FAST_OPTIONS.get(name, {}) | options))
 
 
 def seeded(build: Callable[[], Any], seed: int = 0) -> Any:

@@ -20,7 +20,7 @@ from PIL import Image
 import midgrain as mg
 from midgrain import drawing, plots
 from midgrain.maps import min_max
-from models_for_tests import METHODS, SPATIAL, batch_for, tiny_net
+from models_for_tests import METHODS, SPATIAL, batch_for, quick_explainer, tiny_net
 from models_for_tests import one_thread as one_thread
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["image", "clip"])
@@ -29,7 +29,7 @@ FIELDS = ("heatmap", "segments", "scores", "counts", "target", "outputs", "image
 
 def explain(name="swag-ig", dims=2, *, size=None, target=None):
     options = {"n_segments": 20} if name.startswith("swag") else {}
-    return mg.explainer(name, tiny_net(dims), **options)(batch_for(dims, size=size), target)
+    return quick_explainer(name, tiny_net(dims), **options)(batch_for(dims, size=size), target)
 
 
 # The object.

@@ -10,7 +10,7 @@ from torch import nn
 
 import midgrain as mg
 from midgrain.scorers import SCORERS, make_scorer
-from models_for_tests import METHODS, SPATIAL, batch_for, relative_deviation, tiny_net
+from models_for_tests import METHODS, SPATIAL, batch_for, quick_explainer, relative_deviation, tiny_net
 from models_for_tests import one_thread as one_thread
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["images", "clips"])
@@ -20,7 +20,7 @@ SEEDED = ("noise", "random-point")
 
 def heatmap(name, x, model=None, target=None, **options):
     model = model or tiny_net(x.ndim - 2, dtype=x.dtype)
-    return mg.explainer(name, model, **options)(x, target).heatmap
+    return quick_explainer(name, model, **options)(x, target).heatmap
 
 
 def direct_gradient(model, x, target):
@@ -169,7 +169,7 @@ SETTINGS = {
 def test_every_method_in_every_setting(name, setting, dims) -> None:
     prepare, context = SETTINGS[setting]
     model, x = prepare(tiny_net(dims), batch_for(dims))
-    explain = mg.explainer(name, model)
+    explain = quick_explainer(name, model)
     if context is None:
         explanation = explain(x, [1, 2])
     else:

@@ -11,7 +11,10 @@ from skimage import segmentation
 from torch import nn
 
 import midgrain as mg
-from models_for_tests import METHODS, SPATIAL, batch_for, seeded, tiny_net
+from midgrain.cams import CAMS
+from midgrain.regions import REGIONS
+from midgrain.scorers import SCORERS
+from models_for_tests import FAST_OPTIONS, METHODS, SPATIAL, batch_for, quick_explainer, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["images", "clips"])
@@ -254,7 +257,11 @@ def test_a_callable_gets_one_picture_at_a_time(dims) -> None:
 @pytest.mark.parametrize(
     ("superpixels", "error", "match"),
     [
-        ("pictures", ValueError, r"superpixels: expected one of image, gradient, image\+gradient, quickshift, felzenszwalb, got 'pictures'"),
+        (
+            "pictures",
+            ValueError,
+            r"superpixels: expected one of image, gradient, image\+gradient, quickshift, felzenszwalb, got 'pictures'",
+        ),
         (None, TypeError, "superpixels: expected a name, labels or a callable, got NoneType"),
         ([[0, 1]], TypeError, "superpixels: .* got list"),
     ],
@@ -298,12 +305,13 @@ def test_a_users_scorer(variant, dims) -> None:
     check_by_hand(explanation, by_hand(x, x.sum(1), variant, n_segments=25))
 
 
-@pytest.mark.parametrize("scorer", [name for name in METHODS if name not in VARIANTS])
+@pytest.mark.parametrize("name", [name for name in METHODS if name in CAMS or name in SCORERS])
 @DIMS
-def test_every_named_scorer(scorer, dims) -> None:
+def test_every_named_scorer(name, dims) -> None:
     model, x = tiny_net(dims), batch_for(dims)
-    explanation = mg.SWAG(model, "image", scorer, n_segments=25)(x)
-    maps = mg.explainer(scorer, model)(x).heatmap
+    options = FAST_OPTIONS.get(name)
+    explanation = mg.SWAG(model, "image", mg.scorer(name, **options) if options else name, n_segments=25)(x)
+    maps = quick_explainer(name, model)(x).heatmap
     check_by_hand(explanation, by_hand(x, maps, "swag-i", n_segments=25))
 
 
@@ -481,9 +489,9 @@ def test_every_pixel_may_be_a_superpixel() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_made_by_name(name) -> None:
-    explanation = mg.explainer(name, tiny_net())(batch_for())
+    explanation = quick_explainer(name, tiny_net())(batch_for())
     assert explanation.method == name
-    assert (explanation.segments is not None) == (name in VARIANTS)
+    assert (explanation.segments is not None) == (name in REGIONS)
     assert (explanation.scores is None) == (explanation.counts is None) == (explanation.segments is None)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from midgrain.explainer_base import Explainer
+from midgrain.regions.kernel_shap import KernelSHAP
+from midgrain.regions.lime import LIME
 from midgrain.regions.swag import SWAG
 
-__all__ = ["REGIONS", "SWAG"]
+__all__ = ["LIME", "REGIONS", "SWAG", "KernelSHAP"]
 
 #: Name -> (class, options that the name fixes, one line).
 REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
@@ -27,4 +29,9 @@ REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
         {"superpixels": "gradient"},
         "SWAG: superpixels from the gradient, scored by mean guided gradient",
     ),
+    "lime": (LIME, {}, "LIME: linear model of the class's probability with quickshift superpixels on and off"),
+    "lime-i": (LIME, {"superpixels": "image"}, "LIME with SLIC superpixels from the picture"),
+    "lime-ig": (LIME, {"superpixels": "image+gradient"}, "LIME with superpixels from picture and gradient"),
+    "lime-g": (LIME, {"superpixels": "gradient"}, "LIME with superpixels from the gradient"),
+    "kernel-shap": (KernelSHAP, {}, "Kernel SHAP: Shapley values of superpixels"),
 }
