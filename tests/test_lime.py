@@ -51,7 +51,9 @@ def counted(model):
 
 @DIMS
 @pytest.mark.parametrize("name", [*VARIANTS, "lime"])
-@pytest.mark.parametrize("options", [{}, {"output": "logit", "kernel_width": 1.0, "alpha": 0.3}], ids=["usual", "other"])
+@pytest.mark.parametrize(
+    "options", [{}, {"output": "logit", "kernel_width": 1.0, "alpha": 0.3}], ids=["usual", "other"]
+)
 def test_by_definition(name, options, dims) -> None:
     net, x, targets = tiny_net(dims, dtype=torch.float64), batch_for(dims, 3, dtype=torch.float64), [3, 0, 1]
     segments = {} if name == "lime" else {"n_segments": 9}
@@ -110,7 +112,9 @@ def test_the_lime_package_on_the_same_samples(photos, hide_color) -> None:
     """Its own loop over pictures and its own regression; only its random numbers are ours."""
     lime_image = pytest.importorskip("lime.lime_image", reason="needs lime (extra 'peers')")
     picture = photos["chelsea"][::4, ::4]
-    net = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(72, 6)))
+    net = seeded(
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(72, 6))
+    )
 
     def x_of(pictures):
         return torch.from_numpy(np.stack(pictures)).movedim(-1, 1).double() / 255.0

@@ -17,7 +17,8 @@ from midgrain.randomness import seeded_by_content
 
 __all__ = ["BASELINES", "Baseline", "make_baseline"]
 
-#: A number, "mean", "blur", "noise", "median", "black", "white", a tensor that broadcasts to x, or a callable from x to one.
+#: A number, "mean", "blur", "noise", "median", "black", "white", a tensor that broadcasts to x, or a callable from x to
+#: one.
 Baseline: TypeAlias = float | str | Tensor | Callable[[Tensor], Tensor]
 
 _NUMBERS = (float, int, np.floating, np.integer)
@@ -101,5 +102,10 @@ def _blur(x: Tensor, _: int) -> Tensor:
 
 
 #: Name -> from x and a seed to the baseline.
-BASELINES: dict[str, Callable[[Tensor, int], Tensor]] = {"mean": _mean, "blur": _blur, "noise": _noise, "median": _median}
+BASELINES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "mean": _mean,
+    "blur": _blur,
+    "noise": _noise,
+    "median": _median,
+}
 _GREYS = {"black": 0.0, "white": 1.0}

@@ -8,9 +8,10 @@ from typing import Any
 from midgrain.explainer_base import Explainer
 from midgrain.regions.kernel_shap import KernelSHAP
 from midgrain.regions.lime import LIME
+from midgrain.regions.lime_prior import LIMEPrior
 from midgrain.regions.swag import SWAG
 
-__all__ = ["LIME", "REGIONS", "SWAG", "KernelSHAP"]
+__all__ = ["LIME", "REGIONS", "SWAG", "KernelSHAP", "LIMEPrior"]
 
 #: Name -> (class, options that the name fixes, one line).
 REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
@@ -33,5 +34,6 @@ REGIONS: dict[str, tuple[Callable[..., Explainer], Mapping[str, Any], str]] = {
     "lime-i": (LIME, {"superpixels": "image"}, "LIME with SLIC superpixels from the picture"),
     "lime-ig": (LIME, {"superpixels": "image+gradient"}, "LIME with superpixels from picture and gradient"),
     "lime-g": (LIME, {"superpixels": "gradient"}, "LIME with superpixels from the gradient"),
+    "lime-prior": (LIMEPrior, {}, "LIME of few passes: each copy tells where in the picture its score comes from"),
     "kernel-shap": (KernelSHAP, {}, "Kernel SHAP: Shapley values of superpixels"),
 }

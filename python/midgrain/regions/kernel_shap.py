@@ -46,7 +46,8 @@ class KernelSHAP(SwitchedRegions):
         n_segments: wanted superpixels of SLIC; by default 50, fewer for tiny inputs.
         n_samples: copies that the network sees at most, 2 or more, the input itself and the baseline among them.
         baseline: what stands where a superpixel is off, see `midgrain.explainer("lime", ...)`.
-        output: "probability" or "logit" of the class; a callable target's scores are taken as they are.
+        output: "probability" p, "logit" or "log-odds" (log(p / (1 - p))) of the class; a callable target's scores are
+            taken as they are.
         batch_size: copies at once; None chooses by the input's size.
         seed: of the copies.
         progress: show a bar.
@@ -122,7 +123,7 @@ class _Subsets:
     #: Are they all there are but the input itself?
     exact: bool
 
-    def fit(self, scores: Floats, unaltered: float) -> RegionFit:
+    def fit(self, scores: Floats, unaltered: float, place: int) -> RegionFit:
         """Shapley values as far as these copies tell them."""
         details = {"intercept": float(scores[0]), "exact": float(self.exact and len(scores) == len(self.table))}
         if details["exact"]:

@@ -46,7 +46,8 @@ class LIME(SwitchedRegions):
             colour, the `lime` package), "median" (of the picture, GWS), or see `midgrain.measures.deletion`.
         kernel_width: w above.
         alpha: of the ridge regression; 0 is least squares.
-        output: "probability" or "logit" of the class; a callable target's scores are taken as they are.
+        output: "probability" p, "logit" or "log-odds" (log(p / (1 - p))) of the class; a callable target's scores are
+            taken as they are.
         batch_size: copies at once; None chooses by the input's size.
         seed: of the copies.
         progress: show a bar.
@@ -129,7 +130,7 @@ class _Coins:
     kernel_width: float
     alpha: float
 
-    def fit(self, scores: Floats, unaltered: float) -> RegionFit:
+    def fit(self, scores: Floats, unaltered: float, place: int) -> RegionFit:
         """The ridge regression, with the input itself as its first sample."""
         everything = np.ones((1, self.table.shape[1]), dtype=np.bool_)
         rows = np.concatenate([everything, self.table[: len(scores)]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from midgrain import ops
 from midgrain.baseline import Baseline, make_baseline
 from midgrain.cams import make_map_scorer
-from midgrain.driver import Target
+from midgrain.driver import Pass, Target
 from midgrain.explainer_base import ManyPassExplainer, check_scores, to_uint8
 from midgrain.explanation import Explanation
 from midgrain.network.altered import check_batch_size
-from midgrain.network.probe import Probe, check_output
+from midgrain.network.probe import READINGS, MakeInputs, Probe
 from midgrain.ops.checks import check_bool, check_int, check_positive
 from midgrain.progress import progress_bar
 from midgrain.randomness import seeded_by_content
@@ -27,7 +27,7 @@ from midgrain.regions.superpixels import Segmentation, SlicOptions, SuperpixelCh
 from midgrain.scorers import Scorer, ScorerFunction
 from midgrain.stability import Stability
 
-__all__ = ["Bools", "Design", "Floats", "RegionFit", "SwitchedRegions"]
+__all__ = ["Asker", "Bools", "Design", "Floats", "RegionFit", "SwitchedRegions"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -46,18 +46,49 @@ class RegionFit:
     details: Mapping[str, float] = field(default_factory=dict)
 
 
+class Asker(Protocol):
+    """Asks the network about altered copies of a batch, see `midgrain.network.probe.Probe`."""
+
+    @property
+    def x(self) -> Tensor:
+        """The batch."""
+        ...
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """What is explained."""
+        ...
+
+    @property
+    def results(self) -> Sequence[Pass]:
+        """Per target what the pass on the unaltered batch gave."""
+        ...
+
+    @property
+    def unaltered(self) -> Tensor:
+        """The scores of the unaltered batch, float64 [targets, B]."""
+        ...
+
+    def scores(self, make: MakeInputs, wanted: Tensor, advance: Callable[[int], object]) -> Tensor:
+        """The scores of altered copies, float64 [targets, B, J]."""
+        ...
+
+
 class Design(Protocol):
     """Which altered copies of one input are looked at, and what is made of their scores."""
 
-    #: Which superpixels are on, bool [n, K].
-    table: Bools
+    @property
+    def table(self) -> Bools:
+        """Which superpixels are on, [n, K]."""
+        ...
 
-    def fit(self, scores: Floats, unaltered: float) -> RegionFit:
+    def fit(self, scores: Floats, unaltered: float, place: int) -> RegionFit:
         """What the first rows of the table say.
 
         Args:
             scores: [m], of the first m rows.
             unaltered: the score with everything on.
+            place: of the target among those explained together.
         """
         ...
 
@@ -75,7 +106,7 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
         scorer: makes the pixel scores for superpixels that follow them.
         n_samples: passes through the network, at least 2; the unaltered input is one of them.
         baseline: see `midgrain.measures.deletion`; also "segment-mean", each superpixel's own mean colour.
-        output: "probability" or "logit" of the class.
+        output: "probability", "logit" or "log-odds" of the class.
         batch_size: copies at once; None chooses by the input's size.
         seed: of the samples.
         progress: show a bar.
@@ -108,7 +139,7 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
         self.scorer = make_map_scorer(scorer, mean=mean, std=std)
         self.n_samples = check_int(n_samples, "n_samples", 2)
         self.baseline = baseline
-        self.output = check_output(output)
+        self.output = _check_reading(output)
         self.batch_size = check_batch_size(batch_size)
         self.seed = check_int(seed, "seed", 0, 2**63 - 1)
         self.progress = check_bool(progress, "progress")
@@ -123,6 +154,21 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
         """
         raise NotImplementedError
 
+    def probe(self, x: Tensor, targets: Sequence[Target]) -> Asker:
+        """Who asks the network; it has run on the batch as it is."""
+        return Probe(self.model, x, targets, output=self.output, batch_size=self.batch_size)
+
+    def designs(self, probe: Asker, segments: Segmentation) -> Sequence[Design]:
+        """How each input of a batch is looked at."""
+        return [
+            self.design(int(count), generator)
+            for count, generator in zip(segments.counts, self.generators(probe.x), strict=True)
+        ]
+
+    def generators(self, x: Tensor) -> list[torch.Generator]:
+        """Random numbers for each input."""
+        return [seeded_by_content(sample, self.seed) for sample in x.float().cpu()]
+
     def _explain_all(self, x: Tensor, targets: Sequence[Target]) -> list[Explanation]:
         if self.superpixels.uses_gradient and len(targets) > 1:  # Each target has superpixels of its own.
             return [self._explain_all(x, [target])[0] for target in targets]
@@ -131,11 +177,8 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
         self.check_picture(x, rgb)
         segments = self.segment(x, rgb, self._gradient(x, targets[0]))
         empty = self._empty(x, segments)
-        probe = Probe(self.model, x, targets, output=self.output, batch_size=self.batch_size)
-        designs = [
-            self.design(int(count), seeded_by_content(sample, self.seed))
-            for sample, count in zip(x.float().cpu(), segments.counts, strict=True)
-        ]
+        probe = self.probe(x, targets)
+        designs = self.designs(probe, segments)
         fits, passes = self._fits(probe, designs, _Copies(x, empty, segments, [each.table for each in designs]))
         return [
             self._explanation(probe, place, fits[place], passes[place], segments, rgb) for place in range(len(targets))
@@ -159,7 +202,7 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
                 raise
             raise ValueError(f"{error} (or {SEGMENT_MEAN!r})") from None
 
-    def _fits(self, probe: Probe, designs: Sequence[Design], copies: _Copies) -> tuple[list[list[RegionFit]], Tensor]:
+    def _fits(self, probe: Asker, designs: Sequence[Design], copies: _Copies) -> tuple[list[list[RegionFit]], Tensor]:
         """Per target one fit per sample, and the passes that it used, int64 [targets, B]."""
         targets, batch = len(probe.targets), len(designs)
         lengths = torch.tensor([len(design.table) for design in designs])
@@ -181,7 +224,7 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
                             continue
                         used = min(end, int(lengths[sample]))
                         unaltered = float(probe.unaltered[place, sample])
-                        fit = designs[sample].fit(scores[place, sample, :used], unaltered)
+                        fit = designs[sample].fit(scores[place, sample, :used], unaltered, place)
                         if used == lengths[sample] or stable[place][sample].settled(fit.scores):
                             fits[place][sample] = fit
                             passes[place, sample] = used + 1
@@ -191,7 +234,7 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
 
     def _explanation(
         self,
-        probe: Probe,
+        probe: Asker,
         place: int,
         fits: Sequence[RegionFit],
         passes: Tensor,
@@ -228,7 +271,7 @@ class _Copies:
         self.x, self.empty, self.tables = x, empty, tables
         self.labels = segments.labels.to(device=x.device, dtype=torch.int64)
 
-    def numbered_from(self, start: int) -> Any:
+    def numbered_from(self, start: int) -> MakeInputs:
         """Makes copies by the number of their row in the table, less `start`."""
 
         def make(sample: int, numbers: Sequence[int]) -> Tensor:
@@ -251,6 +294,12 @@ def _own_means(x: Tensor, segments: Segmentation) -> Tensor:
     means: Tensor = ops.pool(x.to(labels.device), labels, "mean", n=n, spatial_dims=labels.ndim - 1)
     painted_means = [mean[:, own.long()] for mean, own in zip(means, labels, strict=True)]
     return torch.stack(painted_means).to(device=x.device, dtype=x.dtype)
+
+
+def _check_reading(output: object) -> str:
+    if not isinstance(output, str) or output not in READINGS:
+        raise ValueError(f"output: expected one of {', '.join(READINGS)}, got {output!r}")
+    return output
 
 
 def _check_correlation(stop_at: object) -> float:
