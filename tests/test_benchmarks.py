@@ -20,6 +20,7 @@ SCRIPTS = [
     "cams_speed",
     "connectivity_speed",
     "floors",
+    "lime_quality",
     "patches_speed",
     "pool_speed",
     "slic_quality",

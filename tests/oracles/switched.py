@@ -35,7 +35,8 @@ def ridge(rows, scores, weights, alpha):
     penalty[-1, -1] = 0.0
     solution = np.linalg.solve(columns.T @ np.diag(weights) @ columns + penalty, columns.T @ (weights * scores))
     mean = (weights @ scores) / weights.sum()
-    r2 = 1.0 - (weights @ (scores - columns @ solution) ** 2) / (weights @ (scores - mean) ** 2)
+    spread = weights @ (scores - mean) ** 2
+    r2 = 1.0 - (weights @ (scores - columns @ solution) ** 2) / spread if np.ptp(scores) > 0 else 1.0
     return solution[:-1], solution[-1], r2
 
 

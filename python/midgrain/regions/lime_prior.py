@@ -12,12 +12,13 @@ from torch import Tensor
 
 from midgrain.baseline import Baseline
 from midgrain.cams import CAM, make_map_scorer
+from midgrain.cams.base import resize_maps
 from midgrain.cams.layers import Layer, Reshape
 from midgrain.driver import Target
 from midgrain.explainer_base import check_scores
 from midgrain.explanation import Explanation
 from midgrain.ops.checks import check_positive
-from midgrain.regions.base import pooled
+from midgrain.regions.base import painted, pooled
 from midgrain.regions.cell_regression import cell_coefficients, nearness
 from midgrain.regions.cell_scores import CellProbe
 from midgrain.regions.ridge import weighted_ridge
@@ -49,8 +50,10 @@ class LIMEPrior(SwitchedRegions):
     coefficients are expected near s mu_r instead of 0, mu_r being the map's sum over superpixel r: s >= 0 is the
     one-dimensional least-squares fit of the scores, and beta = s mu + ridge(what it leaves over).
 
-    Copies come in pairs, one the complement of the other. Superpixels are ranked, and the heat map painted, by
-    coefficient per area: what the score would lose by a whole picture of such pixels.
+    Copies come in pairs, one the complement of the other. The superpixels' scores are coefficients per area: what the
+    score would lose by a whole picture of such pixels. The heat map blends them with the prior's map (with "cells" the
+    mean of the copies' positive shares), (1 - g) scores + g map, the map in units in which both vary by as much: it
+    orders the pixels inside superpixels and holds neighbours together.
 
     Details of an explanation: "passes", int64 [B], copies that the network saw (without what the scorer of gradient
     superpixels, or a map as prior, needs). With "cells" each pass goes back to the layer, too,
@@ -68,6 +71,7 @@ class LIMEPrior(SwitchedRegions):
         layer: of prior "cells"; None finds the last spatial one; a module or its dotted name is taken.
         reshape: of prior "cells", from the layer's output to maps, see `midgrain.cams.CAM`.
         baseline: what stands where a superpixel is off, see `midgrain.explainer("lime", ...)`.
+        blend: g above, 0 .. 1; 0 paints the scores alone.
         alpha: of the ridge regression; by default 1 for "cells" and 10 for a map.
         output: "log-odds" (log(p / (1 - p)) of the class's probability p), "logit" or "probability"; a callable
             target's scores are taken as they are.
@@ -107,6 +111,7 @@ class LIMEPrior(SwitchedRegions):
         layer: Layer | None = None,
         reshape: Reshape | None = None,
         baseline: Baseline = 0.0,
+        blend: float = 0.3,
         alpha: float | None = None,
         output: str = "log-odds",
         batch_size: int | None = None,
@@ -139,6 +144,9 @@ class LIMEPrior(SwitchedRegions):
         self._prior = None if self._cells is not None else _prior_scorer(prior, mean, std)
         usual = _ALPHA_OF_MAPS if self._cells is None else _ALPHA_OF_CELLS
         self.alpha = usual if alpha is None else check_positive(alpha, "alpha")
+        self.blend = check_positive(blend, "blend", zero=True)
+        if self.blend > 1.0:
+            raise ValueError(f"blend: expected 0 .. 1, got {blend}")
         self.name = "lime-prior"
 
     def probe(self, x: Tensor, targets: Sequence[Target]) -> Asker:
@@ -155,18 +163,31 @@ class LIMEPrior(SwitchedRegions):
         if isinstance(probe, CellProbe):
             near = [nearness(each.labels, each.count, probe.grid, _REACH) for each in regions]
             return [
-                _ByCells(each, self.alpha, own, shares)
+                _ByCells(each, self.alpha, probe.grid, own, shares)
                 for each, own, shares in zip(regions, near, probe.shares, strict=True)
             ]
         assert self._prior is not None
-        sums = []
-        for target in probe.targets:
-            maps = self._prior.score(self.model, probe.x, target).map
-            check_scores(maps)
-            sums.append(pooled(maps, segments, "sum").double().cpu().numpy())
+        maps = [self._prior.score(self.model, probe.x, target).map for target in probe.targets]
+        for each in maps:
+            check_scores(each)
+        sums = [pooled(each, segments, "sum").double().cpu().numpy() for each in maps]
         return [
-            _ByMap(each, self.alpha, [own[sample, : each.count] for own in sums]) for sample, each in enumerate(regions)
+            _ByMap(each, self.alpha, [own[sample, : each.count] for own in sums], [own[sample] for own in maps])
+            for sample, each in enumerate(regions)
         ]
+
+    def heatmap(self, scores: Tensor, fits: Sequence[RegionFit], segments: Segmentation) -> Tensor:
+        """The scores painted, and blended with the prior's map."""
+        flat = painted(scores, segments)
+        if self.blend == 0.0:
+            return flat
+        maps = torch.stack([fit.map for fit in fits if fit.map is not None]).to(device=flat.device, dtype=flat.dtype)
+        maps = resize_maps(maps, flat.shape[1:])
+        axes = tuple(range(1, flat.ndim))
+        spreads, own = (each.std(axes, correction=0, keepdim=True) for each in (flat, maps))
+        # A map that is the same everywhere has nothing to add.
+        centred = (maps - maps.mean(axes, keepdim=True)) * (spreads / own).where(own > 0, 0.0)
+        return (1.0 - self.blend) * flat + self.blend * centred
 
     def _pairs(self, count: int, generator: torch.Generator) -> Bools:
         pairs = self.n_samples // 2
@@ -199,6 +220,8 @@ class _ByCells:
 
     regions: _Regions
     alpha: float
+    #: Cells along each spatial axis.
+    grid: tuple[int, ...]
     #: [cells, K].
     near: Floats
     #: Those of the input, then those of its copies so far.
@@ -214,7 +237,9 @@ class _ByCells:
         cells = torch.stack(list(self.shares[: len(scores) + 1])).numpy()
         values = np.concatenate([[unaltered], scores])
         found = cell_coefficients(self.regions.rows(len(scores)), cells, values, self.near, self.alpha)
-        return RegionFit(found / self.regions.area)
+        return RegionFit(
+            found / self.regions.area, map=torch.from_numpy(np.maximum(cells, 0.0).mean(0)).reshape(self.grid)
+        )
 
 
 @dataclass(frozen=True)
@@ -225,6 +250,8 @@ class _ByMap:
     alpha: float
     #: Per target [K].
     sums: Sequence[Floats]
+    #: Per target [*S].
+    maps: Sequence[Tensor]
 
     @property
     def table(self) -> Bools:
@@ -240,7 +267,7 @@ class _ByMap:
         slope = expected - expected.mean()
         scale = max(0.0, float(slope @ (values - values.mean()))) / max(float(slope @ slope), np.finfo(np.float64).tiny)
         left = weighted_ridge(rows, values - scale * expected, np.ones(len(rows)), self.alpha).coefficients
-        return RegionFit((scale * mu + left) / self.regions.area)
+        return RegionFit((scale * mu + left) / self.regions.area, map=self.maps[place])
 
 
 def _prior_scorer(prior: Any, mean: Any, std: Any) -> Scorer:

@@ -51,5 +51,5 @@ def weighted_ridge(rows: npt.NDArray[Any], scores: Floats, weights: Floats, alph
     residuals = scores - first - model.predict(rows.astype(np.float64))
     spread = scores - np.average(scores, weights=weights)
     total = float(weights @ spread**2)
-    r2 = 1.0 - float(weights @ residuals**2) / total if total > 0 else 1.0
+    r2 = 1.0 - float(weights @ residuals**2) / total if np.ptp(scores) > 0 and total > 0 else 1.0
     return LinearFit(np.asarray(model.coef_, dtype=np.float64), float(model.intercept_) + first, r2)

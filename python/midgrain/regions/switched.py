@@ -44,6 +44,8 @@ class RegionFit:
     scores: Floats
     #: Numbers for `Explanation.details`.
     details: Mapping[str, float] = field(default_factory=dict)
+    #: A map of any size, float64 [*m], to refine the painted scores with; see `SwitchedRegions.heatmap`.
+    map: Tensor | None = None
 
 
 class Asker(Protocol):
@@ -154,6 +156,10 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
         """
         raise NotImplementedError
 
+    def heatmap(self, scores: Tensor, fits: Sequence[RegionFit], segments: Segmentation) -> Tensor:
+        """The heat map [B, *S] of the scores [B, n_max]: painted."""
+        return painted(scores, segments)
+
     def probe(self, x: Tensor, targets: Sequence[Target]) -> Asker:
         """Who asks the network; it has run on the batch as it is."""
         return Probe(self.model, x, targets, output=self.output, batch_size=self.batch_size)
@@ -252,7 +258,7 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
             details[name] = torch.tensor([fit.details[name] for fit in fits], dtype=torch.float32)
         result = probe.results[place]
         return Explanation(
-            heatmap=painted(scores, segments),
+            heatmap=self.heatmap(scores, fits, segments),
             method=self.name,
             segments=segments.labels.to(device),
             scores=scores,
