@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import midgrain as mg
-from midgrain.cams import CAMS
 from midgrain.registry import method_options
 from models_for_tests import MANY_PASSES, METHODS, batch_for, quick_explainer, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
 
 SWAGS = ("swag-i", "swag-ig", "swag-g")
 # Class activation maps trace the network first, and must see its modules.
-WITHOUT_LAYERS = tuple(name for name in METHODS if name not in CAMS)
+WITHOUT_LAYERS = tuple(name for name in METHODS if "layer" not in method_options(name))
 GRADIENTS = ("vanilla", "guided", "input-x-gradient", *SWAGS)
 
 

@@ -101,7 +101,7 @@ def test_by_definition(n_samples, dims) -> None:
 @pytest.mark.parametrize("prior", ["gradcam", "vanilla"])
 def test_a_map_as_prior_by_definition(prior, dims) -> None:
     net, x, targets = tiny_net(dims, dtype=torch.float64), batch_for(dims, dtype=torch.float64), [3, 0]
-    e = mg.explainer("lime-prior", net, n_segments=14, prior=prior, blend=0.0)(x, targets)
+    e = mg.explainer("lime-prior", net, n_segments=14, prior=prior, n_samples=25, blend=0.0)(x, targets)
     maps = mg.explainer(prior, net)(x, targets).heatmap.double()
     for i, target in enumerate(targets):
         labels, count = e.segments[i].long(), int(e.counts[i])

@@ -44,7 +44,7 @@ class LIMEPrior(SwitchedRegions):
     its signs), are the cells' shares of the score. Each cell's share is regressed on the superpixels near it alone,
     sum_r B_ur z_r with the ridge penalty alpha B_ur^2 / v_ur, v_ur falling with the distance from the cell as a
     Gaussian. A superpixel's coefficient is its sum over the cells, plus a ridge regression of what the shares leave
-    over of the score. So 25 copies settle what takes LIME well over 100.
+    over of the score.
 
     With a class activation map or a pixel scorer as prior, each copy tells its score alone, as in LIME, but the
     coefficients are expected near s mu_r instead of 0, mu_r being the map's sum over superpixel r: s >= 0 is the
@@ -56,8 +56,8 @@ class LIMEPrior(SwitchedRegions):
     orders the pixels inside superpixels and holds neighbours together.
 
     Details of an explanation: "passes", int64 [B], copies that the network saw (without what the scorer of gradient
-    superpixels, or a map as prior, needs). With "cells" each pass goes back to the layer, too,
-    and every target has passes of its own.
+    superpixels, or a map as prior, needs). With "cells" each pass goes back to the layer, too, and every target has
+    passes of its own.
 
     Args:
         model: a network returning logits [B, classes]; anything else needs a callable target. Prior "cells" needs a
@@ -106,7 +106,7 @@ class LIMEPrior(SwitchedRegions):
         prior: str | Scorer | ScorerFunction = CELLS,
         scorer: str | Scorer | ScorerFunction = "guided",
         n_segments: int | None = None,
-        n_samples: int = 25,
+        n_samples: int = 50,
         *,
         layer: Layer | None = None,
         reshape: Reshape | None = None,
@@ -159,7 +159,7 @@ class LIMEPrior(SwitchedRegions):
     def designs(self, probe: Asker, segments: Segmentation) -> Sequence[Design]:
         """Pairs of copies, each the complement of the other."""
         drawn = zip(segments.labels, segments.counts.tolist(), self.generators(probe.x), strict=True)
-        regions = [_Regions(labels, count, self._pairs(count, generator)) for labels, count, generator in drawn]
+        regions = [_Regions(labels.cpu(), count, self._pairs(count, generator)) for labels, count, generator in drawn]
         if isinstance(probe, CellProbe):
             near = [nearness(each.labels, each.count, probe.grid, _REACH) for each in regions]
             return [
