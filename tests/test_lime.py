@@ -12,6 +12,7 @@ from torch import nn
 
 import midgrain as mg
 from midgrain.baseline import make_baseline
+from midgrain.network.altered import log_odds
 from midgrain.randomness import seeded_by_content
 from midgrain.regions.lime import LIME, cosine_weights
 from midgrain.regions.ridge import weighted_ridge
@@ -149,6 +150,30 @@ def test_the_lime_package_on_the_same_samples(photos, hide_color) -> None:
     assert relative_deviation(ours.scores[0], torch.from_numpy(expected)) < 1e-5
     assert float(ours.details["intercept"]) == pytest.approx(theirs.intercept[2], rel=1e-6)
     assert float(ours.details["r2"]) == pytest.approx(theirs.score, abs=1e-6)
+
+
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(2, 5)), elements=st.floats(-12, 12)))
+def test_log_odds(logits) -> None:
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    rest = np.stack([np.delete(p, column, 1).sum(1) for column in range(p.shape[1])], 1)
+    assert np.allclose(log_odds(torch.from_numpy(logits)).numpy(), np.log(p / rest), atol=1e-6)
+
+
+def test_log_odds_of_what_is_certain() -> None:
+    found = log_odds(torch.tensor([[1e4, 0.0], [0.0, 30.0]]))
+    assert found.isfinite().all()
+    assert found[0, 0] > found[1, 1] > 20
+    assert found[0, 1] == -1e4
+    assert log_odds(torch.tensor([[3.0], [-1.0]])).unique().numel() == 1
+
+
+def test_log_odds_are_read_too() -> None:
+    net, x = tiny_net(dtype=torch.float64), batch_for(dtype=torch.float64)
+    e = mg.explainer("lime-i", net, n_samples=30, output="log-odds")(x, 1)
+    expected = mg.explainer("lime-i", net, n_samples=30)(
+        x, lambda out: torch.log(out.softmax(1)[:, 1] / (1 - out.softmax(1)[:, 1]))
+    )
+    assert torch.allclose(e.heatmap, expected.heatmap, rtol=1e-5, atol=1e-9)
 
 
 @DIMS
@@ -323,7 +348,7 @@ def test_a_bar(capfd, monkeypatch) -> None:
         ({"n_samples": 1}, ValueError, "n_samples: expected 2 or more, got 1"),
         ({"n_samples": 10.0}, TypeError, "n_samples: expected an int, got float"),
         ({"n_segments": 0}, ValueError, "n_segments: expected 1 or more, got 0"),
-        ({"output": "softmax"}, ValueError, "output: expected one of probability, logit, got 'softmax'"),
+        ({"output": "softmax"}, ValueError, "output: expected one of probability, logit, log-odds, got 'softmax'"),
         ({"batch_size": 0}, ValueError, "batch_size: expected 1 or more, got 0"),
         ({"seed": -1}, ValueError, "seed: expected 0 .. "),
         ({"seed": None}, TypeError, "seed: expected an int, got NoneType"),

@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from torch import nn
 
 import midgrain as mg
 from cam_nets import curved_net
+from midgrain.models import load_model
 from midgrain.randomness import seeded_by_content
 from midgrain.regions.cell_regression import cell_coefficients, nearness
 from models_for_tests import SPATIAL, batch_for, relative_deviation, seeded, tiny_net
@@ -248,6 +250,18 @@ def test_small_inputs_and_budgets(size, n_samples) -> None:
     e = mg.explainer("lime-prior", tiny_net(), n_samples=n_samples)(batch_for(size=size), 1)
     assert e.heatmap.shape == (2, *size)
     assert e.heatmap.isfinite().all()
+
+
+@pytest.mark.slow
+def test_it_is_better_than_lime_on_photographs(photos) -> None:
+    """Both with the passes that the benchmark of few passes begins with."""
+    loaded = load_model("demo")
+    x = torch.cat([loaded.preprocess(Image.fromarray(photo)) for photo in photos.values()])
+    scores = {}
+    for name in ("lime-i", "lime-prior"):
+        e = mg.explainer(name, loaded.model, n_samples=25)(x)
+        scores[name] = mg.measures.combined(loaded.model, x, e.heatmap, e.target).score
+    assert scores["lime-prior"].mean() < scores["lime-i"].mean() - 0.05
 
 
 def test_layers_with_many_cells_are_taken_together() -> None:
