@@ -20,6 +20,7 @@ FAST_OPTIONS: dict[str, dict[str, Any]] = {
     "smoothgrad": {"n_samples": 3},
     "rise": {"n_samples": 20},
     "occlusion": {"stride": 2, "window": 4},
+    **{name: {"n_samples": 12} for name in ("lime", "lime-i", "lime-ig", "lime-g", "lime-prior", "kernel-shap")},
     "extremal": {"n_iterations": 2, "areas": 0.2},
 }
 #: Methods that run the network more often than once.

@@ -22,6 +22,7 @@ SCRIPTS = [
     "explainers_cost",
     "floors",
     "guided_sanity",
+    "lime_quality",
     "patches_speed",
     "pool_speed",
     "slic_quality",

@@ -17,7 +17,8 @@ from midgrain.randomness import seeded_by_content
 
 __all__ = ["BASELINES", "Baseline", "make_baseline"]
 
-#: A number, "mean", "blur", "noise", "black", "white", a tensor that broadcasts to x, or a callable from x to one.
+#: A number, "mean", "blur", "noise", "median", "black", "white", a tensor that broadcasts to x, or a callable from x to
+#: one.
 Baseline: TypeAlias = float | str | Tensor | Callable[[Tensor], Tensor]
 
 _NUMBERS = (float, int, np.floating, np.integer)
@@ -73,6 +74,14 @@ def _mean(x: Tensor, _: int) -> Tensor:
     return x.flatten(2).mean(2).reshape(*x.shape[:2], *[1] * (x.ndim - 2)).expand(x.shape).contiguous()
 
 
+def _median(x: Tensor, _: int) -> Tensor:
+    """Each sample's own median of every channel (GWS); of an even number of pixels the mean of the middle two."""
+    ordered = x.flatten(2).sort(2).values
+    last = ordered.shape[2] - 1
+    middle = 0.5 * ordered[:, :, last // 2] + 0.5 * ordered[:, :, (last + 1) // 2]
+    return middle.reshape(*x.shape[:2], *[1] * (x.ndim - 2)).expand(x.shape).contiguous()
+
+
 def _noise(x: Tensor, seed: int) -> Tensor:
     """Standard normal noise, the same for the same sample in any batch."""
     drawn = [torch.randn(sample.shape, generator=seeded_by_content(sample, seed)) for sample in x.float().cpu()]
@@ -93,5 +102,10 @@ def _blur(x: Tensor, _: int) -> Tensor:
 
 
 #: Name -> from x and a seed to the baseline.
-BASELINES: dict[str, Callable[[Tensor, int], Tensor]] = {"mean": _mean, "blur": _blur, "noise": _noise}
+BASELINES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "mean": _mean,
+    "blur": _blur,
+    "noise": _noise,
+    "median": _median,
+}
 _GREYS = {"black": 0.0, "white": 1.0}

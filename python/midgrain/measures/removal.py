@@ -75,9 +75,9 @@ def deletion(
             are, so they should lie in 0 .. 1 where areas are to be compared.
         steps: into how many equal parts the pixels are divided; 28 as in Thesis, 1 .. pixels.
         baseline: what stands where pixels are removed: a number (0, Thesis and RISE, is the mean colour of ImageNet
-            for normalised inputs), "mean" (each sample's own mean colour), "blur" (RISE's start of insertion: each
-            frame blurred 11 x 11 with sigma 5), "noise" (standard normal, seeded), a tensor that broadcasts to x, or
-            a callable from x to such a tensor.
+            for normalised inputs), "mean" (each sample's own mean colour), "median" (likewise, per channel), "blur"
+            (RISE's start of insertion: each frame blurred 11 x 11 with sigma 5), "noise" (standard normal, seeded), a
+            tensor that broadcasts to x, or a callable from x to such a tensor.
         ties: "together": pixels of the same value are removed together; where a step falls inside such a group (a
             superpixel, a class activation map's zeros), the curve takes the straight line between the group's two
             ends. "random": in an order drawn from the seed. Both treat all places of the picture alike; they agree

@@ -18,6 +18,7 @@ __all__ = [
     "altered_scores",
     "check_batch_size",
     "copies_at_once",
+    "log_odds",
     "probabilities",
     "split_outputs",
 ]
@@ -25,6 +26,8 @@ __all__ = [
 # Values of the network's input in one pass.
 _VALUES_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
 _MOST_AT_ONCE = 128
+# 1 - p of a class that is certain, so that its log-odds stay finite: those of one class alone, say.
+_LEAST_DOUBT = 1e-15
 
 #: The alteration that changes nothing.
 UNALTERED = -1
@@ -119,6 +122,15 @@ def copies_at_once(x: Tensor) -> int:
 def probabilities(outputs: Tensor) -> Tensor:
     """Softmax over the classes, in float32 or wider."""
     return outputs.softmax(1, dtype=torch.promote_types(outputs.dtype, torch.float32))
+
+
+def log_odds(outputs: Tensor) -> Tensor:
+    """log(p / (1 - p)) of every class's softmax probability p, in float64; differentiable.
+
+    It rises and falls with the probability, but does not flatten out where that is near 0 or 1.
+    """
+    logs = outputs.double().log_softmax(1).clamp(max=-_LEAST_DOUBT)
+    return logs - torch.log(-torch.expm1(logs))
 
 
 def check_batch_size(batch_size: int | None) -> int | None:

@@ -10,15 +10,22 @@ from torch import Tensor
 
 from midgrain import driver
 from midgrain.driver import Target
-from midgrain.network.altered import altered_scores, copies_at_once, probabilities
+from midgrain.network.altered import altered_scores, copies_at_once, log_odds, probabilities
 
-__all__ = ["OUTPUTS", "MakeInputs", "Probe", "check_output"]
+__all__ = ["OUTPUTS", "READINGS", "MakeInputs", "Probe", "check_output"]
 
 #: `(sample, numbers) -> inputs [n, C, *S]`: copies of one sample of the batch, each altered in the way of its number.
 MakeInputs: TypeAlias = Callable[[int, Sequence[int]], Tensor]
 
 #: What is read for a class: its softmax probability or its logit.
 OUTPUTS = ("probability", "logit")
+
+#: Name -> from a network's outputs to those with the classes' scores; the log-odds are log(p / (1 - p)).
+READINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "probability": probabilities,
+    "logit": lambda outputs: outputs,
+    "log-odds": log_odds,
+}
 
 
 class Probe:
@@ -29,7 +36,7 @@ class Probe:
         x: floats [B, C, *S], checked.
         targets: what to explain; all of them are read from the same passes. A callable target always gets the outputs
             of the whole batch, every sample altered in the way of the same number.
-        output: "probability" or "logit" of the class; a callable's scores are taken as they are.
+        output: what is read of the class, one of `READINGS`; a callable's scores are taken as they are.
         batch_size: copies at once; None chooses by the input's size.
 
     Raises:
@@ -47,7 +54,7 @@ class Probe:
     ):
         self.model, self.x, self.targets = model, x.detach(), targets
         self.batch_size = batch_size or copies_at_once(x)
-        self._read = probabilities if output == "probability" else _as_they_are
+        self._read = READINGS[output]
         #: Copies that went through the network so far, per sample of the batch.
         self.passes = torch.ones(len(x), dtype=torch.int64)
         with torch.no_grad():
@@ -113,7 +120,3 @@ def check_output(output: str) -> str:
     if output not in OUTPUTS:
         raise ValueError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}")
     return output
-
-
-def _as_they_are(outputs: Tensor) -> Tensor:
-    return outputs

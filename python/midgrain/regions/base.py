@@ -56,7 +56,11 @@ class RegionExplainer(Explainer):
         """
         normalisation = self.normalisation(x)
         pictures = None if rgb is None or normalisation is None else Pictures(x.detach(), *normalisation, rgb)
-        return self.superpixels.make(x, pictures, gradient)
+        return self.superpixels_for(x).make(x, pictures, gradient)
+
+    def superpixels_for(self, x: Tensor) -> Superpixels:
+        """How the superpixels of an input are made: `self.superpixels`, where a method has no others for clips."""
+        return self.superpixels
 
 
 def pooled(maps: Tensor, segments: Segmentation, reduce: str) -> Tensor:

@@ -65,6 +65,8 @@ class SlicOptions:
     max_num_iter: int = 10
     spacing: Sequence[float] | None = None
     min_size_factor: float = 0.5
+    #: Superpixels where `n_segments` is None and the input is large enough; None means SWAG's.
+    default_count: int | None = None
 
     def __post_init__(self) -> None:
         if self.n_segments is not None:
@@ -153,7 +155,8 @@ class Superpixels:
         pixels = math.prod(spatial)
         if self.options.n_segments is not None:
             return check_int(self.options.n_segments, "n_segments", 1, pixels)
-        return max(1, min(_DEFAULT_COUNT[len(spatial)], pixels // _MIN_DEFAULT_PIXELS))
+        usual = self.options.default_count or _DEFAULT_COUNT[len(spatial)]
+        return max(1, min(usual, pixels // _MIN_DEFAULT_PIXELS))
 
 
 def _contiguous_labels(labels: Any, spatial: tuple[int, ...], origin: str) -> np.ndarray[Any, Any]:
