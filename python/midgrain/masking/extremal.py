@@ -34,9 +34,9 @@ _SIGMA_STEPS = 3.0
 class ExtremalPerturbation(ManyPassExplainer):
     """For each area a the smooth mask m that shows the share a of the input and keeps the score highest.
 
-    m_a = argmax over masks of Phi(input behind m) - lambda ||sorted(m) - r_a||^2, where r_a is 0 for all but the share
-    a of the pixels and 1 for those; lambda grows, so that the mask becomes one of 0 and 1 of this area (Fong, Patrick,
-    Vedaldi 2019, equations 3 and 4). Masks are smooth by how they are made (see
+    m_a = argmax over masks of Phi(input behind m) - lambda mean((sorted(m) - r_a)^2), where r_a is 0 for all but the
+    share a of the pixels and 1 for those; lambda grows, so that the mask becomes one of 0 and 1 of this area (Fong,
+    Patrick, Vedaldi 2019). Masks are smooth by how they are made (see
     `midgrain.masking.smooth_masks.SmoothMasks`). They are found by gradient descent with momentum from a mask that
     shows everything, a local search. The heat map is the sum of the masks: 0 .. number of areas, a few levels high.
 

@@ -50,7 +50,7 @@ class Fading:
 class BlurPyramid:
     """The input blurred by sigma = max_blur (1 - m) at each pixel, by linear interpolation between levels.
 
-    The levels' sigmas are equally spaced from max_blur to 0 (Fong et al. 2019, section 3.1, with 8 levels and a
+    The levels' sigmas are equally spaced from max_blur to 0 (Fong et al. 2019, with 8 levels and a
     max_blur of 20 pixels). Clips are blurred frame by frame. Beyond the border the picture goes on with its last
     pixels.
 

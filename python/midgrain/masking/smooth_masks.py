@@ -20,7 +20,7 @@ _FLAT, _REACH = 0.5, 1.75
 
 
 class SmoothMasks:
-    """M(u) = max over lattice points v of k(|u - v|) P(v), for parameters P in 0 .. 1 (Fong et al. 2019, section 3.2).
+    """M(u) = max over lattice points v of k(|u - v|) P(v), for parameters P in 0 .. 1 (Fong et al. 2019).
 
     k(d) = exp(-2 max(0, d - 1/2)^2) for distances d in units of sigma, as in the authors' TorchRay. The lattice lies
     centred in the picture, `step` pixels apart.
