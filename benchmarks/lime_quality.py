@@ -23,6 +23,7 @@ import midgrain as mg
 from benchmarks.cam_quality import Network, networks
 from benchmarks.common import parser, report
 from benchmarks.photographs import Photograph, add_options, find_photographs, said
+from midgrain.files import write_whole
 from midgrain.measures import bootstrap_interval
 
 STEPS = 28
@@ -63,7 +64,9 @@ def records_of(
     records = []
     for row in rows:
         name, options = (ROWS | SLOW)[row]
-        explained = mg.explainer(name, fast if name == "lime-i" else network.model, **options)(x, target)
+        model = fast if name == "lime-i" else network.model
+        preprocess = network.preprocess
+        explained = mg.explainer(name, model, mean=preprocess.mean, std=preprocess.std, **options)(x, target)
         result = mg.measures.combined(fast, x, explained.heatmap, target, steps=STEPS)
         records.append(
             {
@@ -148,7 +151,8 @@ def main() -> None:
             rows = [row for row in arguments.rows or ROWS if row not in done]
             records += records_of(network, fast, photo, number, rows)
             if arguments.records:
-                arguments.records.write_text(json.dumps(records), encoding="utf-8")
+                text = json.dumps(records).encode()
+                write_whole(arguments.records, lambda file, text=text: file.write(text))
     tables = {}
     for half, chosen in (("held out", False), ("chosen on", True)):
         for names in (
