@@ -187,12 +187,15 @@ def main() -> None:
         photos = [photos[index * len(photos) // arguments.limit] for index in range(arguments.limit)]
     print(said(photos, []), flush=True)
     tables: dict[str, list[dict[str, Any]]] = {}
-    details = []
+    details, together = [], []
     for network in networks()[: 1 if arguments.quick else None]:
         classes, weights = class_records(network, photos), weight_records(network, photos)
         tables[f"{network.name}: another class"] = class_rows(classes)
         tables[f"{network.name}: rank correlation with the trained network's maps"] = weight_rows(weights)
+        together += classes
         details += [*classes, *weights]
+    if not arguments.quick:
+        tables["Both networks, drawn by photograph: another class"] = class_rows(together)
     report(arguments, tables, details=details)
 
 
