@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-__all__ = ["Stability", "rank_correlation"]
+__all__ = ["Stability", "check_stop_at", "rank_correlation"]
 
 
 class Stability:
@@ -18,17 +18,11 @@ class Stability:
         patience: so many times in a row.
 
     Raises:
-        TypeError: a threshold that is no number.
-        ValueError: one that is not in 0 .. 1.
+        TypeError, ValueError: see `check_stop_at`.
     """
 
     def __init__(self, threshold: float | None, patience: int = 2):
-        if threshold is not None:
-            if isinstance(threshold, bool | np.bool_) or not isinstance(threshold, float | int | np.number):
-                raise TypeError(f"stop_at: expected None or a rank correlation, got {type(threshold).__name__}")
-            if not 0.0 <= threshold <= 1.0:
-                raise ValueError(f"stop_at: expected None or a rank correlation in 0 .. 1, got {threshold}")
-        self.threshold = threshold
+        self.threshold = check_stop_at(threshold)
         self.patience = patience
         self._last: npt.NDArray[np.float64] | None = None
         self._in_a_row = 0
@@ -42,6 +36,22 @@ class Stability:
         self._in_a_row = self._in_a_row + 1 if agree else 0
         self._last = now.copy()
         return self._in_a_row >= self.patience
+
+
+def check_stop_at(value: object) -> float | None:
+    """A rank correlation from which an estimate has settled, or None.
+
+    Raises:
+        TypeError: no number.
+        ValueError: not in 0 .. 1.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_) or not isinstance(value, float | int | np.number):
+        raise TypeError(f"stop_at: expected None or a rank correlation, got {type(value).__name__}")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"stop_at: expected None or a rank correlation in 0 .. 1, got {value}")
+    return float(value)
 
 
 def rank_correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:

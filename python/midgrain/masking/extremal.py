@@ -20,7 +20,7 @@ from midgrain.network.altered import check_batch_size
 from midgrain.network.probe import Probe, check_output
 from midgrain.ops.checks import check_bool, check_int, check_positive
 from midgrain.progress import progress_bar
-from midgrain.stability import Stability
+from midgrain.stability import check_stop_at
 
 __all__ = ["ExtremalPerturbation"]
 
@@ -129,9 +129,8 @@ class ExtremalPerturbation(ManyPassExplainer):
             learning_rate=check_positive(learning_rate, "learning_rate"),
             jitter=check_bool(jitter, "jitter"),
             output=check_output(output),
-            stop_at=stop_at,
+            stop_at=check_stop_at(stop_at),
         )
-        Stability(stop_at)  # Refuses what is no correlation.
         self.batch_size = check_batch_size(batch_size)
         self.seed = check_int(seed, "seed", 0, 2**63 - 1)
         self.progress = check_bool(progress, "progress")

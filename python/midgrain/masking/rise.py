@@ -18,7 +18,7 @@ from midgrain.network.altered import check_batch_size
 from midgrain.network.probe import Probe, check_output
 from midgrain.ops.checks import check_bool, check_int, check_int_per_axis, check_positive
 from midgrain.progress import progress_bar
-from midgrain.stability import Stability
+from midgrain.stability import Stability, check_stop_at
 
 __all__ = ["RISE"]
 
@@ -91,8 +91,7 @@ class RISE(ManyPassExplainer):
             raise ValueError(f"keep: expected 0 < keep <= 1, got {keep}")
         self.baseline = baseline
         self.output = check_output(output)
-        self.stop_at = stop_at
-        Stability(stop_at)  # Refuses what is no correlation.
+        self.stop_at = check_stop_at(stop_at)
         self.batch_size = check_batch_size(batch_size)
         self.seed = check_int(seed, "seed", 0, 2**63 - 1)
         self.progress = check_bool(progress, "progress")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -115,8 +115,8 @@ class _Passes:
             return self.model(torch.cat([self.make(sample, [number]) for sample in range(self.batch)]))
 
 
-def check_output(output: str) -> str:
-    """Raises ValueError unless it is one of `OUTPUTS`."""
-    if output not in OUTPUTS:
-        raise ValueError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}")
+def check_output(output: str, allowed: Collection[str] = OUTPUTS) -> str:
+    """Raises ValueError unless it is one of those allowed."""
+    if not isinstance(output, str) or output not in allowed:
+        raise ValueError(f"output: expected one of {', '.join(allowed)}, got {output!r}")
     return output

@@ -18,14 +18,14 @@ from midgrain.driver import Pass, Target
 from midgrain.explainer_base import ManyPassExplainer, check_scores, to_uint8
 from midgrain.explanation import Explanation
 from midgrain.network.altered import check_batch_size
-from midgrain.network.probe import READINGS, MakeInputs, Probe
-from midgrain.ops.checks import check_bool, check_int, check_positive
+from midgrain.network.probe import READINGS, MakeInputs, Probe, check_output
+from midgrain.ops.checks import check_bool, check_int
 from midgrain.progress import progress_bar
 from midgrain.randomness import seeded_by_content
 from midgrain.regions.base import RegionExplainer, painted
 from midgrain.regions.superpixels import Segmentation, SlicOptions, SuperpixelChoice
 from midgrain.scorers import Scorer, ScorerFunction
-from midgrain.stability import Stability
+from midgrain.stability import Stability, check_stop_at
 
 __all__ = ["Asker", "Bools", "Design", "Floats", "RegionFit", "SwitchedRegions"]
 
@@ -141,11 +141,11 @@ class SwitchedRegions(RegionExplainer, ManyPassExplainer):
         self.scorer = make_map_scorer(scorer, mean=mean, std=std)
         self.n_samples = check_int(n_samples, "n_samples", 2)
         self.baseline = baseline
-        self.output = _check_reading(output)
+        self.output = check_output(output, READINGS)
         self.batch_size = check_batch_size(batch_size)
         self.seed = check_int(seed, "seed", 0, 2**63 - 1)
         self.progress = check_bool(progress, "progress")
-        self.stop_at = None if stop_at is None else _check_correlation(stop_at)
+        self.stop_at = check_stop_at(stop_at)
 
     def design(self, count: int, generator: torch.Generator) -> Design:
         """How one input is looked at.
@@ -300,16 +300,3 @@ def _own_means(x: Tensor, segments: Segmentation) -> Tensor:
     means: Tensor = ops.pool(x.to(labels.device), labels, "mean", n=n, spatial_dims=labels.ndim - 1)
     painted_means = [mean[:, own.long()] for mean, own in zip(means, labels, strict=True)]
     return torch.stack(painted_means).to(device=x.device, dtype=x.dtype)
-
-
-def _check_reading(output: object) -> str:
-    if not isinstance(output, str) or output not in READINGS:
-        raise ValueError(f"output: expected one of {', '.join(READINGS)}, got {output!r}")
-    return output
-
-
-def _check_correlation(stop_at: object) -> float:
-    correlation = check_positive(stop_at, "stop_at")
-    if correlation > 1.0:
-        raise ValueError(f"stop_at: expected None or a rank correlation in 0 .. 1, got {stop_at}")
-    return correlation

@@ -18,7 +18,7 @@ from midgrain.progress import progress_bar
 from midgrain.randomness import seeded_by_content
 from midgrain.scorers.base import Score, Scorer, ScorerFunction, check_channels, over_channels
 from midgrain.scorers.guided import GuidedReLUs
-from midgrain.stability import Stability
+from midgrain.stability import Stability, check_stop_at
 
 __all__ = ["AVERAGES", "SmoothGrad", "noisy_copies"]
 
@@ -97,9 +97,7 @@ class SmoothGrad:
         if self.channels != "max-abs" and not isinstance(self.of, str):
             raise ValueError(f"channels: they go with of={', '.join(_SIGNED)}; other scorers' maps have none")
         self.batch_size = check_batch_size(batch_size)
-        self.stop_at = None if stop_at is None else check_positive(stop_at, "stop_at", zero=True)
-        if self.stop_at is not None and self.stop_at > 1:
-            raise ValueError(f"stop_at: expected None or a rank correlation in 0 .. 1, got {stop_at}")
+        self.stop_at = check_stop_at(stop_at)
         self.seed = check_int(seed, "seed", 0, 2**63 - 1)
         self.progress = check_bool(progress, "progress")
 
