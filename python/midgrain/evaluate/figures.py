@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ __all__ = ["cost_figure", "curve_figure"]
 
 _SIZE = (6.4, 4.0)
 _DASHED = (0, (4, 2))
+# Where the format is defined, who wrote it, and every text again as a comment.
+_SUPERFLUOUS = re.compile(rb"<!DOCTYPE[^>]*>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
 
 
 def curve_figure(curves: Mapping[str, npt.NDArray[np.float64]], dashed: frozenset[str], title: str, ylabel: str) -> str:
@@ -85,4 +88,5 @@ def _data_uri(figure: Figure) -> str:
     file = io.BytesIO()
     with rc_context({"svg.hashsalt": "midgrain", "svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    drawing = _SUPERFLUOUS.sub(b"", file.getvalue())
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing).decode("ascii")

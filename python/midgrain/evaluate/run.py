@@ -137,17 +137,17 @@ def evaluate(
     configuration = {
         "configuration": {
             "model": fingerprint(model),
-            "dataset": data.description,
-            "explainers": specifications,
-            "measures": {one.label: {"name": one.name, "options": described(one.options)} for one in planned},
-            "preprocess": described(preprocess),
-            "classes": None if classes is None else digest(described(classes)),
-            "mean": described(mean),
-            "std": described(std),
             "target": target,
             "seed": seed,
             "curves": curves,
+            "mean": described(mean),
+            "std": described(std),
+            "preprocess": described(preprocess),
+            "classes": None if classes is None else digest(described(classes)),
             "versions": {key: value for key, value in environment().items() if key in ("midgrain", "torch")},
+            "dataset": data.description,
+            "explainers": specifications,
+            "measures": {one.label: {"name": one.name, "options": described(one.options)} for one in planned},
         },
         "columns": {"numbers": plan.columns(), "curves": plan.curves()},
         "environment": environment(),
@@ -175,14 +175,15 @@ def _run(
             seen.add(entry.id)
             if entry.id in done:
                 continue
-            record = evaluate_sample(entry, plan, example=index < examples)
-            watch.see(record)
-            store.add(record)
+            for record in watch.see(evaluate_sample(entry, plan, example=index < examples)):
+                store.add(record)
             fresh += 1
             if fresh % _PART_SAMPLES == 0 or time.monotonic() - last > _PART_SECONDS:
                 store.compact()
                 last = time.monotonic()
             advance(1)
+        for record in watch.held:
+            store.add(record)
 
 
 def _left(data: Dataset, done: set[str], total: int | None) -> int | None:
@@ -193,28 +194,35 @@ def _left(data: Dataset, done: set[str], total: int | None) -> int | None:
 
 
 class _Watch:
-    """Sees whether anything works at all."""
+    """Sees whether anything works at all; until then it holds back what failed, so that it is tried again."""
 
     def __init__(self, done: set[str]):
+        self.held: list[Record] = []
         self._worked = bool(done)
-        self._failed = 0
         self._stages: dict[str, int] = {}
 
-    def see(self, record: Record) -> None:
-        """Raises ValueError where the first samples could be read and the same step failed on all of them."""
+    def see(self, record: Record) -> list[Record]:
+        """The records that are to be kept by now.
+
+        Raises:
+            ValueError: the first samples could be read, and the same step failed on all of them.
+        """
         stages = {error["stage"] for error in record.errors}
         if self._worked or stages == {"read"}:
-            return
-        self._failed += 1
+            return [record]
+        self.held.append(record)
         for stage in stages:
             self._stages[stage] = self._stages.get(stage, 0) + 1
-        always = [error for error in record.errors if self._stages[error["stage"]] == self._failed]
+        always = [error for error in record.errors if self._stages[error["stage"]] == len(self.held)]
         if not always:
             self._worked = True
-        elif self._failed >= _GIVE_UP:
+            kept, self.held = self.held, []
+            return kept
+        if len(self.held) >= _GIVE_UP:
             raise ValueError(
-                f"{always[0]['stage']}: failed on each of the first {self._failed} samples: {always[0]['error']}"
+                f"{always[0]['stage']}: failed on each of the first {_GIVE_UP} samples: {always[0]['error']}"
             )
+        return []
 
 
 def _explainers(

@@ -190,7 +190,7 @@ class Store:
     def _agree(self, configuration: dict[str, Any]) -> None:
         path = self.folder / _CONFIGURATION
         configuration = json.loads(json.dumps(configuration))
-        if path.is_file():
+        if path.is_file() and not self._is_empty():
             before = self.configuration
             changed = differences(before["configuration"], configuration["configuration"])
             if changed:
@@ -202,6 +202,12 @@ class Store:
             return
         text = json.dumps(configuration, indent=2) + "\n"
         write_whole(path, lambda file: file.write(text.encode()))
+
+    def _is_empty(self) -> bool:
+        """Nothing was finished yet, so there is nothing that could be mixed."""
+        return not [*self.folder.glob("*/part-*.parquet")] and not any(
+            _read_journal(self._journal_path(number)) for number in self._journal_numbers()
+        )
 
     def _open_journal(self) -> None:
         """The journal to go on with; what was half written is cut off."""
