@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from torch import nn
 
 import midgrain as mg
 from evaluate_for_tests import EXPLAINERS, MEASURES, SlowNet, evaluate_slowly, samples
-from midgrain.evaluate import BASELINES, Results, Sample
+from midgrain.evaluate import BASELINES, Results, Sample, evaluate_sample, plan_run
 from midgrain.evaluate import evaluate as evaluate_function
 from midgrain.evaluate.identity import described, differences, fingerprint
 from midgrain.evaluate.store import Store
@@ -469,6 +470,19 @@ def test_a_missing_package_is_named(net, tmp_path, monkeypatch) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'midgrain\[evaluate\]'"):
         mg.evaluate(net, samples(1), ["vanilla"], ["deletion"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_work_on_a_sample_can_be_sent_elsewhere(net, tmp_path) -> None:
+    """Sample and plan survive pickling, and the rows are those of a run here."""
+    run = plan_run(net, samples(2), ["vanilla", "swag-i"], MEASURES)
+    entry, plan = pickle.loads(pickle.dumps((run.data.entries[1], run.plan)))
+    record = evaluate_sample(entry, plan)
+    here = mg.evaluate(net, samples(2), ["vanilla", "swag-i"], MEASURES, tmp_path).frame()
+    expected = here[here["id"] == "sample 1"].drop(columns="seconds")
+    assert [row["explainer"] for row in record.rows] == expected["explainer"].tolist()
+    for row, (_, wanted) in zip(record.rows, expected.iterrows(), strict=True):
+        assert (row["deletion"], row["pointing_game"]) == (wanted["deletion"], wanted["pointing_game"])
+    assert Record(**json.loads(json.dumps(vars(record)))) == record
 
 
 def test_the_network_stays_as_it_was(tmp_path) -> None:

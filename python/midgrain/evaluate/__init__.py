@@ -13,8 +13,9 @@ from typing import Any
 
 from midgrain.evaluate.datasets import Dataset, Entry, read_dataset
 from midgrain.evaluate.measuring import MEASURES
+from midgrain.evaluate.planning import BASELINES, Run, plan_run
 from midgrain.evaluate.results import Results
-from midgrain.evaluate.run import BASELINES, evaluate
+from midgrain.evaluate.run import evaluate
 from midgrain.evaluate.samples import Sample
 from midgrain.evaluate.summary import Summary
 from midgrain.evaluate.work import Plan, Record, evaluate_sample
@@ -27,10 +28,12 @@ __all__ = [
     "Plan",
     "Record",
     "Results",
+    "Run",
     "Sample",
     "Summary",
     "evaluate",
     "evaluate_sample",
+    "plan_run",
     "read_dataset",
 ]
 

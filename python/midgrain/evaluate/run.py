@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from midgrain import driver
-from midgrain.evaluate.datasets import Dataset, read_dataset
-from midgrain.evaluate.identity import described, digest, environment, fingerprint
-from midgrain.evaluate.measuring import plan_measures
+from midgrain.evaluate.datasets import Dataset
+from midgrain.evaluate.planning import plan_run
 from midgrain.evaluate.results import Results
-from midgrain.evaluate.samples import ClassNames, PreprocessLike
-from midgrain.evaluate.store import Store, require
-from midgrain.evaluate.work import TARGETS, Plan, Record, evaluate_sample
-from midgrain.models import LoadedModel
-from midgrain.normalisation import Normalisation
+from midgrain.evaluate.samples import PreprocessLike
+from midgrain.evaluate.store import Store
+from midgrain.evaluate.work import Plan, Record, evaluate_sample
 from midgrain.ops.checks import check_bool, check_int
-from midgrain.pictures import Preprocess
 from midgrain.progress import progress_bar
-from midgrain.registry import explainer as make_explainer
-from midgrain.registry import method_options, methods
 
-__all__ = ["BASELINES", "evaluate"]
+__all__ = ["evaluate"]
 
-#: Added to the explainers unless told otherwise: what a method must beat.
-BASELINES = ("noise", "centre", "random-point")
-_PACKAGES = ("pandas", "pyarrow", "krippendorff")
 # The journal becomes a part of the table after so many samples or seconds.
 _PART_SAMPLES, _PART_SECONDS = 256, 60.0
 # So many samples that nothing at all could be said of, and it is not the samples.
@@ -103,58 +93,26 @@ def evaluate(
         >>> sorted(frame["explainer"].unique())
         ['centre', 'noise', 'random-point', 'vanilla']
     """
-    for package in _PACKAGES:
-        require(package)
-    if isinstance(model, LoadedModel):
-        preprocess = model.preprocess if preprocess is None else preprocess
-        classes = model.labels if classes is None else classes
-        model = model.model
-    driver.check_model(model)
-    if preprocess is not None and not callable(preprocess):
-        raise TypeError(f"preprocess: expected a callable from a picture, got {type(preprocess).__name__}")
-    if isinstance(preprocess, Preprocess) and mean is None and std is None:
-        mean, std = preprocess.mean, preprocess.std
-    normalisation = Normalisation(mean, std)
-    if target not in TARGETS:
-        raise ValueError(f"target: expected 'given' or 'predicted', got {target!r}")
-    seed = check_int(seed, "seed", 0, 2**63 - 1)
     examples = check_int(examples, "examples", 0)
     limit = None if limit is None else check_int(limit, "limit", 1)
     progress = check_bool(progress, "progress")
-    common = {"seed": seed} | ({} if mean is None else {"mean": mean, "std": std})
-    planned = plan_measures(measures, common, check_bool(curves, "curves"))
-    specifications, made = _explainers(explainers, baselines, model, common, [one.name for one in planned])
-    names = ClassNames(classes)
-    data = read_dataset(dataset, names)
-    if not data.located:
-        located = [one.label for one in planned if one.needs in ("mask", "boxes")]
-        if located:
-            raise ValueError(
-                f"measures: {', '.join(located)} need masks or boxes, which this data set does not have; use a CSV "
-                "file with columns path and boxes or mask"
-            )
-    plan = Plan(model, made, planned, preprocess, names, target, normalisation)
-    configuration = {
-        "configuration": {
-            "model": fingerprint(model),
-            "target": target,
-            "seed": seed,
-            "curves": curves,
-            "mean": described(mean),
-            "std": described(std),
-            "preprocess": described(preprocess),
-            "classes": None if classes is None else digest(described(classes)),
-            "versions": {key: value for key, value in environment().items() if key in ("midgrain", "torch")},
-            "dataset": data.description,
-            "explainers": specifications,
-            "measures": {one.label: {"name": one.name, "options": described(one.options)} for one in planned},
-        },
-        "columns": {"numbers": plan.columns(), "curves": plan.curves()},
-        "environment": environment(),
-    }
+    run = plan_run(
+        model,
+        dataset,
+        explainers,
+        measures,
+        preprocess=preprocess,
+        classes=classes,
+        mean=mean,
+        std=std,
+        target=target,
+        baselines=baselines,
+        seed=seed,
+        curves=curves,
+    )
     store = Store(Path(out))
-    with store.writing(configuration) as done:
-        _run(store, data, plan, done, limit, examples, progress)
+    with store.writing(run.configuration) as done:
+        _run(store, run.data, run.plan, done, limit, examples, progress)
     return Results(Path(out))
 
 
@@ -223,60 +181,3 @@ class _Watch:
                 f"{always[0]['stage']}: failed on each of the first {_GIVE_UP} samples: {always[0]['error']}"
             )
         return []
-
-
-def _explainers(
-    wanted: Any, baselines: Sequence[str] | None, model: Any, common: Mapping[str, Any], measured: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Callable[..., Any]]]:
-    """What each explainer is, for the configuration, and the explainers."""
-    named = _named(wanted)
-    if baselines is None:
-        baselines = (*BASELINES, *(("constant",) if "average_drop" in measured else ()))
-    if isinstance(baselines, str) or not all(isinstance(name, str) for name in baselines):
-        raise TypeError(f"baselines: expected names of methods, got {baselines!r}")
-    for name in baselines:
-        named.setdefault(name, name)
-    specifications: dict[str, Any] = {}
-    made: dict[str, Callable[..., Any]] = {}
-    for label, value in named.items():
-        if callable(value) and not isinstance(value, type):
-            specifications[label], made[label] = described(value), value
-            continue
-        name, options = (value, {}) if isinstance(value, str) else _pair(label, value)
-        if name not in methods():
-            raise ValueError(f"explainers: expected one of {', '.join(methods())}, got {name!r}")
-        taken = method_options(name)
-        unknown = set(options) - taken
-        if unknown and "options" not in taken:
-            raise ValueError(
-                f"explainers: {name} has no option {', '.join(sorted(unknown))}; it has {', '.join(sorted(taken))}"
-            )
-        complete = {key: each for key, each in common.items() if key in taken} | options
-        made[label] = make_explainer(name, model, **complete)
-        specifications[label] = {"name": name, "options": described(complete)}
-    return specifications, made
-
-
-def _named(wanted: Any) -> dict[str, Any]:
-    if isinstance(wanted, str):
-        wanted = [wanted]
-    if isinstance(wanted, Mapping):
-        named = dict(wanted)
-    elif isinstance(wanted, Sequence) and all(isinstance(name, str) for name in wanted):
-        if len(set(wanted)) < len(wanted):
-            raise ValueError(f"explainers: expected each name once, got {', '.join(wanted)}")
-        named = {name: name for name in wanted}
-    else:
-        raise TypeError(f"explainers: expected names or a mapping, got {wanted!r}")
-    if not named:
-        raise ValueError("explainers: expected at least one, got none")
-    for label in named:
-        if not isinstance(label, str) or not label:
-            raise TypeError(f"explainers: expected texts as names, got {label!r}")
-    return named
-
-
-def _pair(label: str, value: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[1], Mapping):
-        return value[0], dict(value[1])
-    raise TypeError(f"explainers: expected a name, (name, options) or a callable for {label!r}, got {value!r}")

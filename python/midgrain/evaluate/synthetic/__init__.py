@@ -11,7 +11,7 @@ Everything is drawn from seeds. `.samples()` of either goes into `midgrain.evalu
 from __future__ import annotations
 
 from midgrain.evaluate.synthetic.clips import DigitClips, held_out_clips, paste_moving
-from midgrain.evaluate.synthetic.pictures import DigitPictures, held_out, paste
+from midgrain.evaluate.synthetic.pictures import MEAN, STD, DigitPictures, held_out, paste
 from midgrain.evaluate.synthetic.sources import digits, packaged_photographs, scenes
 from midgrain.evaluate.synthetic.training import (
     clip_network,
@@ -24,6 +24,8 @@ from midgrain.evaluate.synthetic.training import (
 )
 
 __all__ = [
+    "MEAN",
+    "STD",
     "DigitClips",
     "DigitPictures",
     "clip_network",
