@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -39,8 +41,8 @@ def test_class_folders(tmp_path) -> None:
     write_pictures(tmp_path / ".hidden", 1)
     assert [(s.id, s.target) for s in read(tmp_path)] == [
         ("3/0.png", "3"),
-        ("3/1.png", "3"),
         ("tabby/0.png", "tabby"),
+        ("3/1.png", "3"),
         ("tabby/1.png", "tabby"),
     ]
     write_pictures(tmp_path / "n01440764", 1)
@@ -50,6 +52,17 @@ def test_class_folders(tmp_path) -> None:
     write_pictures(tmp_path, 1)
     with pytest.raises(ValueError, match=r"^dataset: expected pictures or class folders, .* holds both"):
         read(tmp_path)
+
+
+def test_file_names_of_any_bytes(tmp_path) -> None:
+    (path,) = write_pictures(tmp_path / "in", 1)
+    path.rename(os.fsdecode(os.fsencode(path.parent) + b"/caf\xe9 \xc3\xa9.png"))
+    results = mg.evaluate(
+        picture_net(), tmp_path / "in", ["vanilla"], ["deletion"], tmp_path / "run", preprocess=PREPROCESS
+    )
+    assert set(results.frame()["id"]) == {"caf\\xe9 é.png"}
+    assert len(results.examples()) == 1
+    assert "caf\\xe9 é.png" in results.report().read_text(encoding="utf-8")
 
 
 def test_names_of_classes() -> None:

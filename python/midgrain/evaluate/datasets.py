@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -104,7 +105,7 @@ def _folder(path: Path, classes: ClassNames) -> Dataset:
             f"{next(iter(inside)).name}/)"
         )
     if own:
-        entries = [_entry(Sample(picture.name, picture)) for picture in own]
+        entries = [_entry(Sample(_shown(picture.name), picture)) for picture in own]
         return Dataset(entries, len(entries), description, located=False)
     if not inside:
         raise ValueError(
@@ -117,12 +118,18 @@ def _folder(path: Path, classes: ClassNames) -> Dataset:
             f"dataset: expected class folders named by the classes' numbers or names, got {', '.join(unknown[:5])}"
             f"{', ...' if len(unknown) > 5 else ''}; pass classes=, a mapping from the folders' names to classes"
         )
+    # The first picture of every class, then the second: the first so many samples are of all classes.
+    rounds = itertools.zip_longest(*([(folder, picture) for picture in each] for folder, each in inside.items()))
     entries = [
-        _entry(Sample(f"{folder.name}/{picture.name}", picture, folder.name))
-        for folder, pictures in inside.items()
-        for picture in pictures
+        _entry(Sample(_shown(f"{folder.name}/{picture.name}"), picture, folder.name))
+        for folder, picture in (pair for one in rounds for pair in one if pair is not None)
     ]
     return Dataset(entries, len(entries), description, located=False)
+
+
+def _shown(name: str) -> str:
+    """A file's name as a text that can be stored: Linux allows any bytes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _csv(path: Path) -> Dataset:

@@ -13,7 +13,19 @@ from torch import Tensor
 from midgrain import measures
 from midgrain.explanation import Explanation
 
-__all__ = ["MEASURES", "Case", "Kind", "PlannedMeasure", "measure", "plan_measures"]
+__all__ = ["MEASURES", "ROW_COLUMNS", "Case", "Kind", "PlannedMeasure", "measure", "plan_measures"]
+
+#: Columns that every row has besides those of the measures -> kind.
+ROW_COLUMNS = {
+    "id": "text",
+    "explainer": "text",
+    "label": "int",
+    "predicted": "int",
+    "target": "int",
+    "probability": "float",
+    "seconds": "float",
+    "passes": "int",
+}
 
 #: Of the 1001 points of an information curve every tenth is kept.
 _THINNED = 10
@@ -238,8 +250,8 @@ def _specifications(wanted: Any) -> dict[str, tuple[str, dict[str, Any]]]:
         raise ValueError("measures: expected at least one, got none")
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for label, value in wanted.items():
-        if not isinstance(label, str) or not label or "." in label:
-            raise ValueError(f"measures: expected names without dots, got {label!r}")
+        if not isinstance(label, str) or not label or "." in label or label in ROW_COLUMNS:
+            raise ValueError(f"measures: expected names without dots and no column's, got {label!r}")
         if isinstance(value, str):
             found[label] = (value, {})
         elif isinstance(value, Mapping):

@@ -24,23 +24,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from midgrain.evaluate.identity import differences
+from midgrain.evaluate.measuring import ROW_COLUMNS
 from midgrain.evaluate.work import Record
 from midgrain.files import check_writable_folder, write_whole
 
 __all__ = ["Store", "require"]
 
 _CONFIGURATION = "configuration.json"
-#: Columns that every row has -> kind.
-ROW_COLUMNS = {
-    "id": "text",
-    "explainer": "text",
-    "label": "int",
-    "predicted": "int",
-    "target": "int",
-    "probability": "float",
-    "seconds": "float",
-    "passes": "int",
-}
 _ERROR_COLUMNS = {"id": "text", "stage": "text", "error": "text"}
 
 

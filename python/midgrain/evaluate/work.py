@@ -110,7 +110,7 @@ def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Recor
     for name, explainer in plan.explainers.items():
         try:
             explanation, seconds = _explained(explainer, x, target, name)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:  # Likewise an explainer of the user's.
             _failed(record, name, error)
             continue
         case = Case(plan.model, x, target, prepared.mask, prepared.boxes)
@@ -129,7 +129,9 @@ def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Recor
 
 
 def _failed(record: Record, stage: str, error: Exception) -> Record:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if not isinstance(error, ValueError | TypeError | OSError):
+        text = f"{type(error).__name__}: {text}"
     record.errors.append({"id": record.id, "stage": stage, "error": text})
     return record
 
