@@ -65,6 +65,38 @@ def test_file_names_of_any_bytes(tmp_path) -> None:
     assert "caf\\xe9 é.png" in results.report().read_text(encoding="utf-8")
 
 
+def test_mended_pictures_are_tried_again_when_asked(tmp_path) -> None:
+    paths = write_pictures(tmp_path / "in", 3)
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(whole[:100])
+    calls = []
+
+    def moody(x, target):
+        calls.append(x)
+        if len(calls) == 2:
+            raise KeyError("not now")
+        return x.mean(1)
+
+    def run(**options):
+        given = {"measures": ["deletion"], "out": tmp_path / "run", "preprocess": PREPROCESS, "baselines": ["centre"]}
+        return mg.evaluate(picture_net(), tmp_path / "in", {"moody": moody}, **given, **options)
+
+    first = run()
+    assert first.errors()[["id", "stage"]].to_numpy().tolist() == [["1.png", "read"], ["2.png", "moody"]]
+    assert first.errors()["error"][1] == "KeyError: 'not now'"
+    paths[1].write_bytes(whole)
+    assert len(run().errors()) == 2
+    assert len(calls) == 2
+    again = run(retry=True)
+    assert len(calls) == 4
+    assert not len(again.errors())
+    assert sorted(zip(again.frame()["id"], again.frame()["explainer"], strict=True)) == [
+        (path.name, name) for path in paths for name in ("centre", "moody")
+    ]
+    assert len(run(retry=True).frame()) == 6
+    assert len(calls) == 4
+
+
 def test_names_of_classes() -> None:
     assert [NAMES.number(label) for label in (2, "2", " Tabby ", "DOG")] == [2, 2, 0, 3]
     for label, said in (("crane", "more than one class"), ("cat", "got 'cat'"), ("-1", "got '-1'")):
@@ -101,6 +133,24 @@ def test_a_csv_file(tmp_path) -> None:
     assert (second.target, second.boxes, second.mask) == ("1", [[10, 10, 30, 20]], None)
     for entry, said in zip(found[2:], ("label: ", "boxes: ", "path: "), strict=True):
         with pytest.raises(ValueError, match=f"^{said}"):
+            entry.read()
+
+
+def test_one_class_of_a_mask_of_several(tmp_path) -> None:
+    write_pictures(tmp_path, 1)
+    classes = np.zeros((40, 48), np.uint8)
+    classes[10:20, 10:30], classes[25:30, 5:9], classes[30:] = 7, 15, 255
+    mask = Image.fromarray(classes).convert("P")
+    mask.putpalette([each for level in range(256) for each in (level, 0, 0)])
+    mask.save(tmp_path / "mask.png")
+    lines = ["0.png,mask.png,7", "0.png,mask.png,15", "0.png,mask.png,", "0.png,mask.png,3", "0.png,mask.png,dog"]
+    (tmp_path / "data.csv").write_text("path,mask,mask_value\n" + "\n".join([*lines, "0.png,none.png,3"]))
+    entries = list(read_dataset(tmp_path / "data.csv", NAMES).entries)
+    assert np.array_equal(entries[0].read().mask, classes == 7)
+    assert np.array_equal(entries[1].read().mask, classes == 15)
+    assert entries[2].read().mask == tmp_path / "mask.png"
+    for entry, said in zip(entries[3:], ("mask_value: 3 is", "mask_value: expected", "mask: there"), strict=True):
+        with pytest.raises((ValueError, FileNotFoundError), match=f"^{said}"):
             entry.read()
 
 

@@ -81,6 +81,7 @@ def evaluate(
         ),
     ] = None,
     examples: Annotated[int, typer.Option(help="Samples that are drawn in the report.")] = 4,
+    retry: Annotated[bool, typer.Option("--retry", help="Try failed samples of an earlier run again.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -113,6 +114,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         examples=examples,
+        retry=retry,
         progress=not as_json,
     )
     summary = results.summary()
@@ -151,9 +153,9 @@ def _names(given: Sequence[str] | None, usual: Sequence[str]) -> list[str]:
 def _table(summary: Summary) -> Table:
     """Means by explainer and measure, the best of each in bold."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for name, better in summary.measures.items():
-        table.add_column(f"{name} ({better})", justify="right")
+        table.add_column(f"{name}\n({better})", justify="right", overflow="fold")
     table.add_column("seconds", justify="right")
     cells: dict[tuple[str, str], Any] = {}
     best: dict[str, str] = {}

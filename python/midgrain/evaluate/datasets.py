@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from midgrain.evaluate.samples import ClassNames, Sample
+from midgrain.evaluate.samples import ClassNames, Sample, read_mask
 from midgrain.pictures import PICTURE_SUFFIXES
 
 __all__ = ["Dataset", "Entry", "read_dataset"]
 
-_COLUMNS = ("path", "id", "label", "mask", "boxes")
+_COLUMNS = ("path", "id", "label", "mask", "mask_value", "boxes")
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ def read_dataset(dataset: Any, classes: ClassNames) -> Dataset:
 
     Args:
         dataset: a folder of pictures; a folder of folders, one for each class, named by the classes' names or numbers;
-            a CSV file with a column "path" and any of "id", "label", "mask" (a path) and "boxes" ("x0 y0 x1 y1; ...",
-            or JSON), paths relative to the file; a data set in torchvision's manner with `len()` and `dataset[i]`
+            a CSV file with a column "path" and any of "id", "label", "mask" (a path), "mask_value" (which of the mask's
+            numbers is the object, by default all but 0) and "boxes" ("x0 y0 x1 y1; ...", or JSON), paths relative to
+            the file; a data set in torchvision's manner with `len()` and `dataset[i]`
             that gives (picture or tensor, class); a sequence or an iterator of such pairs, of `Sample`, or of inputs
             without a class.
         classes: the names of classes.
@@ -170,9 +173,20 @@ def _csv_sample(name: str, texts: Mapping[str, str], folder: Path) -> Sample:
         name,
         folder / texts["path"],
         texts.get("label"),
-        folder / mask if mask else None,
+        _mask(folder / mask, texts.get("mask_value")) if mask else None,
         _boxes(boxes) if boxes else None,
     )
+
+
+def _mask(path: Path, value: str | None) -> Path | npt.NDArray[np.bool_]:
+    if not value:
+        return path
+    if not value.isdecimal():
+        raise ValueError(f"mask_value: expected a number, got {value!r}")
+    found: npt.NDArray[np.bool_] = np.equal(read_mask(path), int(value))
+    if not found.any():
+        raise ValueError(f"mask_value: {value} is nowhere in {path.name!r}")
+    return found
 
 
 def _boxes(text: str) -> Any:

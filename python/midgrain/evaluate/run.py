@@ -42,6 +42,7 @@ def evaluate(
     seed: int = 0,
     curves: bool = True,
     examples: int = 4,
+    retry: bool = False,
     progress: bool = False,
 ) -> Results:
     """Measure explainers on a data set. What is done stays: the same call goes on where the last one ended.
@@ -70,6 +71,7 @@ def evaluate(
         seed: of every explainer and measure that draws random numbers and was not given one.
         curves: keep the curves too.
         examples: of how many samples the explanations are drawn for the report.
+        retry: try the samples of an earlier call again that something went wrong with.
         progress: show a bar with the time left.
 
     Returns:
@@ -95,7 +97,7 @@ def evaluate(
     """
     examples = check_int(examples, "examples", 0)
     limit = None if limit is None else check_int(limit, "limit", 1)
-    progress = check_bool(progress, "progress")
+    retry, progress = check_bool(retry, "retry"), check_bool(progress, "progress")
     run = plan_run(
         model,
         dataset,
@@ -111,7 +113,7 @@ def evaluate(
         curves=curves,
     )
     store = Store(Path(out))
-    with store.writing(run.configuration) as done:
+    with store.writing(run.configuration, retry=retry) as done:
         _run(store, run.data, run.plan, done, limit, examples, progress)
     return Results(Path(out))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from midgrain.pictures import Preprocess, open_picture
 
-__all__ = ["ClassNames", "Prepared", "PreprocessLike", "Sample", "prepare"]
+__all__ = ["ClassNames", "Prepared", "PreprocessLike", "Sample", "prepare", "read_mask"]
 
 #: A `Preprocess`, or any other callable from an RGB picture to floats [3, H, W] or [1, 3, H, W].
 PreprocessLike: TypeAlias = Preprocess | Callable[[Image.Image], Tensor]
@@ -187,7 +187,7 @@ def _mask(mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
     if mask is None:
         return None
     if isinstance(mask, str | os.PathLike):
-        values = _levels(Path(mask))
+        values = read_mask(Path(mask))
     elif isinstance(mask, Tensor | np.ndarray):
         values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
     else:
@@ -202,8 +202,13 @@ def _mask(mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
     return np.asarray(found, bool)
 
 
-def _levels(path: Path) -> npt.NDArray[Any]:
-    """A mask's picture as numbers [H, W]; of a coloured one black is 0."""
+def read_mask(path: Path) -> npt.NDArray[Any]:
+    """A mask's picture as numbers [H, W], of one with a palette the indices; of a coloured one black is 0.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"mask: there is no file {str(path)!r}")
     try:

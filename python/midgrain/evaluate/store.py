@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib
 import json
@@ -90,11 +91,12 @@ class Store:
         raise ValueError(f"out: {str(path)!r} is no configuration of an evaluation")
 
     @contextlib.contextmanager
-    def writing(self, configuration: dict[str, Any]) -> Iterator[set[str]]:
+    def writing(self, configuration: dict[str, Any], *, retry: bool = False) -> Iterator[set[str]]:
         """Open for more samples; yields the ids of those that are done.
 
         Args:
             configuration: JSON; what is under "configuration" must be the same as before.
+            retry: forget the samples that something went wrong with.
 
         Raises:
             ValueError: it is of another configuration, or another process is writing there.
@@ -108,6 +110,8 @@ class Store:
                 raise ValueError(f"out: another evaluation is writing to {str(self.folder)!r}") from error
             self._agree(configuration)
             self._open_journal()
+            if retry:
+                self._forget(set(self.table("errors", ["id"])["id"].to_pylist()))
             done = {name for kind in ("rows", "errors") for name in self.table(kind, ["id"])["id"].to_pylist()}
             try:
                 yield done
@@ -192,6 +196,20 @@ class Store:
             return
         text = json.dumps(configuration, indent=2) + "\n"
         write_whole(path, lambda file: file.write(text.encode()))
+
+    def _forget(self, ids: set[str]) -> None:
+        """Take samples out of all parts. A kill in between leaves their errors, so that they can be forgotten again."""
+        if not ids:
+            return
+        parquet, compute, pyarrow = require("pyarrow.parquet"), require("pyarrow.compute"), require("pyarrow")
+        self.compact()
+        for kind in ("rows", "errors"):
+            for path in sorted((self.folder / kind).glob("part-*.parquet")):
+                table = parquet.read_table(path)
+                gone = compute.is_in(table["id"], value_set=pyarrow.array(sorted(ids), pyarrow.string()))
+                kept = table.filter(compute.invert(gone))
+                if len(kept) < len(table):
+                    write_whole(path, functools.partial(parquet.write_table, kept))
 
     def _is_empty(self) -> bool:
         """Nothing was finished yet, so there is nothing that could be mixed."""
