@@ -137,7 +137,9 @@ def _interval(values: npt.NDArray[np.float64], confidence: float, seed: int) -> 
         mean = float(values.mean())
         half = float(norm.ppf((1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
         return mean, mean - half, mean + half
-    found = bootstrap_interval(values, confidence=confidence, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of very few different values SciPy says so, and gives NaN.
+        found = bootstrap_interval(values, confidence=confidence, seed=seed)
     return found.mean, found.low, found.high
 
 
