@@ -83,7 +83,6 @@ def test_networks_fit_their_data(photos) -> None:
 
 def test_training_repeats_exactly_and_learns(photos) -> None:
     """The same few pictures again and again: they must be learnt, always the same way."""
-
     made = {}
 
     def make(shapes, labels, seed, side, sizes):

