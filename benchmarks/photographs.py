@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-import sklearn
 from PIL import Image
 
-from benchmarks.common import SKIMAGE_DATA
+from midgrain.evaluate.synthetic import packaged_photographs
 from midgrain.pictures import Preprocess, list_pictures, open_picture
 
 OPENCV_DOC = Path("/usr/share/doc/opencv-doc/examples")
@@ -134,19 +132,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def packaged() -> list[Photograph]:
     """The photographs that come with scikit-image, scikit-learn and Matplotlib."""
-    folders = {
-        "scikit-image": (
-            SKIMAGE_DATA,
-            "chelsea.png coffee.png astronaut.png rocket.jpg motorcycle_left.png camera.png",
-        ),
-        "scikit-learn": (Path(sklearn.__file__).parent / "datasets" / "images", "china.jpg flower.jpg"),
-        "Matplotlib": (Path(matplotlib.get_data_path()) / "sample_data", "grace_hopper.jpg"),
-    }
-    return [
-        Photograph(Path(name).stem, source, open_picture(folder / name))
-        for source, (folder, names) in folders.items()
-        for name in names.split()
-    ]
+    return [Photograph(*each) for each in packaged_photographs()]
 
 
 def find_photographs(folders: Sequence[Path] | None) -> list[Photograph]:

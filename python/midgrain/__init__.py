@@ -20,6 +20,7 @@ from midgrain.ops.slic_image import slic_image as slic
 if TYPE_CHECKING:
     from midgrain import measures
     from midgrain.cams import make_map_scorer as scorer
+    from midgrain.evaluate import evaluate
     from midgrain.explanation import Explanation
     from midgrain.regions.swag import SWAG
     from midgrain.registry import explainer, methods
@@ -33,6 +34,7 @@ __all__ = [
     "Explanation",
     "__version__",
     "build_info",
+    "evaluate",
     "explainer",
     "measures",
     "methods",
@@ -47,6 +49,7 @@ __all__ = [
 _LAZY = {
     "SWAG": "midgrain.regions.swag",
     "Explanation": "midgrain.explanation",
+    "evaluate": "midgrain.evaluate",
     "explainer": "midgrain.registry",
     "measures": "midgrain.measures",
     "methods": "midgrain.registry",

@@ -52,12 +52,32 @@ class Preprocess:
 
     def cropped(self, picture: Image.Image) -> Image.Image:
         """What the network sees, [crop, crop] pixels."""
-        width, height = picture.size
+        size, (left, top) = self._place(picture.size)
+        resized = picture.resize(size, _FILTERS[self.interpolation])
+        return resized.crop((left, top, left + self.crop, top + self.crop))
+
+    def placed(self, boxes: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
+        """Boxes of a picture in pixels of what the network sees, cut at its edges; those outside of it are left out.
+
+        Args:
+            boxes: x0, y0, x1, y1, the last ones excluded, [n, 4].
+            size: (width, height) of the picture.
+
+        Returns:
+            [m, 4] with m up to n.
+        """
+        resized, corner = self._place(size)
+        scale = np.array([resized[0] / size[0], resized[1] / size[1]])
+        found = np.clip(boxes * np.tile(scale, 2) - np.tile(np.array(corner, np.float64), 2), 0.0, self.crop)
+        kept: npt.NDArray[np.float64] = found[(found[:, 2:] > found[:, :2]).all(1)]
+        return kept
+
+    def _place(self, picture: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The size that a picture is resized to, and where the crop begins in it (left, top)."""
+        width, height = picture
         short = min(width, height)
         size = (max(self.crop, self.resize * width // short), max(self.crop, self.resize * height // short))
-        resized = picture.resize(size, _FILTERS[self.interpolation])
-        left, top = round((size[0] - self.crop) / 2), round((size[1] - self.crop) / 2)
-        return resized.crop((left, top, left + self.crop, top + self.crop))
+        return size, (round((size[0] - self.crop) / 2), round((size[1] - self.crop) / 2))
 
     def shown(self, picture: Image.Image, side: int) -> npt.NDArray[np.uint8]:
         """The same crop at the picture's own resolution, at most `side` pixels: uint8 [n, n, 3]."""

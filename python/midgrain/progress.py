@@ -9,12 +9,12 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(description: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(description: str, total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
     """Yields `advance(steps)`; the bar is gone at the end, also after an exception.
 
     Args:
         description: what is going on.
-        total: steps until the end.
+        total: steps until the end; None where that is not known.
         shown: False draws nothing; nor is anything drawn where stderr is a file.
     """
     if not shown:

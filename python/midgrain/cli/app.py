@@ -9,6 +9,7 @@ import typer
 from midgrain.cli.bench import bench
 from midgrain.cli.compare import compare
 from midgrain.cli.demo import demo
+from midgrain.cli.evaluate import evaluate
 from midgrain.cli.explain import explain
 from midgrain.cli.info import info, list_methods
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(explain)
 app.command()(compare)
+app.command()(evaluate)
 app.command("methods")(list_methods)
 app.command()(info)
 app.command()(bench)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "class_number",
     "find_device",
     "load_network",
+    "options_of_measures",
 ]
 
 ModelOption = Annotated[
@@ -69,6 +71,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 # Options of explainers that come from the network, or that the command sets.
 _SAID_OTHERWISE = frozenset({"mean", "std", "progress"})
+# Arguments of measures that come from the data set.
+_OF_THE_SAMPLE = frozenset({"model", "x", "heatmap", "target", "mask", "boxes", "segments", "scores", "mean", "std"})
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,7 @@ class Wishes:
         """
         wanted = {name: value for name, value in named.items() if value is not None}
         for text in given or []:
-            name, equals, value = text.partition("=")
-            name = name.strip().replace("-", "_")
-            if not equals or not name:
-                raise ValueError(f"option: expected NAME=VALUE, like n_samples=500, got {text!r}")
+            name, value = _pair(text)
             if name in named or name in _SAID_OTHERWISE:
                 raise ValueError(f"option: {name!r} has an option of its own; see --help")
             _check_some_have(name, methods)
@@ -118,6 +119,34 @@ def _check_some_have(name: str, methods: Sequence[str]) -> None:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
         raise ValueError(f"option: {name!r} is no option of {', '.join(methods)}; {hint}")
+
+
+def options_of_measures(
+    given: Sequence[str] | None, measures: Mapping[str, Callable[..., Any]]
+) -> dict[str, dict[str, Any]]:
+    """Per measure the options of `--measure-option` that it has.
+
+    Raises:
+        ValueError: a text without "=", or a name that none of the measures has.
+    """
+    known = {name: set(inspect.signature(measure).parameters) for name, measure in measures.items()}
+    found: dict[str, dict[str, Any]] = {name: {} for name in measures}
+    for text in given or []:
+        option, value = _pair(text)
+        having = [name for name, options in known.items() if option in options - _OF_THE_SAMPLE]
+        if not having:
+            raise ValueError(f"measure-option: {option!r} is no option of {', '.join(measures)}")
+        for name in having:
+            found[name][option] = _value(value)
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if not equals or not name:
+        raise ValueError(f"option: expected NAME=VALUE, like n_samples=500, got {text!r}")
+    return name, value
 
 
 def _value(text: str) -> Any:
