@@ -35,6 +35,7 @@ from benchmarks.photographs import (
 )
 from midgrain.cams import CAMS
 from midgrain.cli.options import Wishes
+from midgrain.evaluate import synthetic
 from midgrain.measures import bootstrap_interval
 from midgrain.models import load_model
 from midgrain.pictures import Preprocess
@@ -252,7 +253,7 @@ def digit_records(
 ) -> list[dict[str, Any]]:
     """One record per picture among `kept`, and method."""
     inputs = data.inputs
-    found = explainers(model, names, [digits.MEAN], [digits.STD])
+    found = explainers(model, names, [synthetic.MEAN], [synthetic.STD])
     records = []
     for rows in torch.from_numpy(np.flatnonzero(kept)).split(16):
         x, target, masks = inputs[rows], torch.from_numpy(data.labels)[rows], torch.from_numpy(data.masks)[rows]

@@ -101,7 +101,9 @@ def test_fifty_superpixels_by_default_and_fewer_of_small_inputs() -> None:
         assert torch.equal(e.segments, wanted.segments)
 
 
-@pytest.mark.parametrize("scorer", ["vanilla", "gradcam", lambda model, x, target: x.sum(1)], ids=["vanilla", "gradcam", "callable"])
+@pytest.mark.parametrize(
+    "scorer", ["vanilla", "gradcam", lambda model, x, target: x.sum(1)], ids=["vanilla", "gradcam", "callable"]
+)
 def test_superpixels_from_any_scorer(scorer) -> None:
     net, x = tiny_net(), batch_for()
     e = mg.explainer("lime-g", net, scorer=scorer, n_samples=4, n_segments=12)(x, [1, 4])
