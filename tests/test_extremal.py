@@ -290,7 +290,10 @@ def test_bad_options(options, error, match) -> None:
     [
         ({"step": (1, 2, 2)}, r"step: expected one int per spatial axis \(2\), got 3"),
         ({"sigma": (1.0, 2.0, 2.0)}, r"sigma: expected a number or one per axis of x \[2, 3, 24, 32\], got"),
-        ({"perturbation": "fade", "baseline": "dark"}, "baseline: expected a number, mean, blur, noise, black, white"),
+        (
+            {"perturbation": "fade", "baseline": "dark"},
+            "baseline: expected a number, mean, blur, noise, median, black, white",
+        ),
     ],
 )
 def test_what_does_not_fit_the_input(options, match) -> None:

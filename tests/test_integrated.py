@@ -300,7 +300,11 @@ def test_bad_options(options, error, match) -> None:
 @pytest.mark.parametrize(
     ("baseline", "error", "match"),
     [
-        ("grey", ValueError, "baseline: expected a number, mean, blur, noise, black, white or a tensor, got 'grey'"),
+        (
+            "grey",
+            ValueError,
+            "baseline: expected a number, mean, blur, noise, median, black, white or a tensor, got 'grey'",
+        ),
         ("black+grey", ValueError, "got 'grey'"),
         (None, TypeError, "baseline: expected a number, a name, a tensor or a callable, got NoneType"),
         (["black", None], TypeError, "got NoneType"),

@@ -21,7 +21,7 @@ def test_grey_is_what_a_grey_picture_becomes(shape, numbers) -> None:
 
 def test_black_and_white_need_a_normalisation() -> None:
     x = torch.rand(1, 3, 4, 4)
-    with pytest.raises(ValueError, match="expected a number, mean, blur, noise or a tensor, got 'black'"):
+    with pytest.raises(ValueError, match="expected a number, mean, blur, noise, median or a tensor, got 'black'"):
         make_baseline("black", x)
     black = make_baseline("black", x, normalisation=Normalisation([0.5] * 3, [0.25] * 3))
     assert torch.equal(black, torch.full_like(x, -2.0))

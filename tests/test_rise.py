@@ -285,7 +285,10 @@ def test_bad_options(options, error, match) -> None:
     [
         ({"grid": (4, 8, 8)}, r"grid: expected one int per spatial axis \(2\), got 3"),
         ({"grid": (25, 8)}, r"grid: expected no more cells than pixels along an axis, \[24, 32\], got \[25, 8\]"),
-        ({"baseline": "grey"}, "baseline: expected a number, mean, blur, noise, black, white or a tensor, got 'grey'"),
+        (
+            {"baseline": "grey"},
+            "baseline: expected a number, mean, blur, noise, median, black, white or a tensor, got 'grey'",
+        ),
     ],
 )
 def test_what_does_not_fit_the_input(options, match) -> None:
