@@ -215,7 +215,7 @@ def options() -> argparse.Namespace:
     add_options(found)
     found.add_argument("--records", type=Path, metavar="FILE", help="keep what is measured here, and go on from it")
     found.add_argument("--scorers", nargs="+", choices=SCORERS, default=list(SCORERS), help="these only")
-    found.add_argument("--limit", type=int, metavar="N", help="at most so many photographs, evenly spread")
+    found.add_argument("--limit", type=int, metavar="N", help="the first so many photographs only")
     found.add_argument("--threads", type=int, default=1, metavar="N", help="of the networks (default 1)")
     arguments: argparse.Namespace = found.parse_args()
     if arguments.quick:
@@ -228,8 +228,7 @@ def main() -> None:
     arguments = options()
     torch.set_num_threads(arguments.threads)
     photos = find_photographs(arguments.photos)
-    if arguments.limit is not None and arguments.limit < len(photos):
-        photos = [photos[index * len(photos) // arguments.limit] for index in range(arguments.limit)]
+    photos = photos[: arguments.limit]
     print(said(photos, []), flush=True)
     tried = settings(arguments.scorers)
     if arguments.quick:
