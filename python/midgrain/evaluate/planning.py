@@ -105,7 +105,7 @@ def _check_located(data: Dataset, planned: Sequence[PlannedMeasure]) -> None:
         located = [one.label for one in planned if one.needs in ("mask", "boxes")]
         if located:
             raise ValueError(
-                f"measures: {', '.join(located)} need masks or boxes, which this data set does not have; use a CSV "
+                f"measures: {', '.join(located)} need(s) masks or boxes, which this data set does not have; use a CSV "
                 "file with columns path and boxes or mask"
             )
 
