@@ -100,7 +100,7 @@ def test_class_folders_and_options_of_methods(run, tmp_path) -> None:
             "measure-option: 'step' is no option of deletion",
         ),
         (("in", "--measures", "deletion", "--measure-option", "steps"), "option: expected NAME=VALUE"),
-        (("in", "--measures", "mask_iou"), "measures: mask_iou need masks or boxes"),
+        (("in", "--measures", "mask_iou"), "measures: mask_iou need(s) masks or boxes"),
         (("in", "--methods", "vanilla", "-O", "n=3"), "option: 'n' is no option of vanilla"),
         (("in", "--limit", "0"), "limit: expected 1 or more, got 0"),
         (("in", "--target", "best"), "target: expected 'given' or 'predicted'"),

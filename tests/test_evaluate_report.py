@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -20,6 +22,7 @@ from midgrain.evaluate.summary import summarise
 from models_for_tests import one_thread, tiny_net  # noqa: F401
 
 EVIL = '<script src="https://evil.example/x.js">&"\'</script>'
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "img", "br", "link"}
 
 
@@ -56,6 +59,21 @@ def results(tmp_path_factory) -> Results:
     explainers = {name: name for name in EXPLAINERS} | {"$_{" + EVIL: lambda x, target: x.mean(1)}
     wanted = ["combined", "average_drop", "energy_pointing_game", "weak_localisation", "sic"]
     return mg.evaluate(tiny_net(), data, explainers, wanted, tmp_path_factory.mktemp("run") / "out", examples=2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_the_page_offline(results, tmp_path) -> None:
+    """Every picture is decoded and the tables are there; the network is cut off by a proxy that is not."""
+    page = tmp_path / "page.html"
+    shown = "document.images.length && [...document.images].every(i => i.complete && i.naturalWidth)"
+    told = f"<script>onload = () => document.title = ({shown}) ? 'all shown' : 'something missing'</script>"
+    page.write_text(results.report().read_text(encoding="utf-8").replace("</body>", told + "</body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--proxy-server=127.0.0.1:9", "--dump-dom"]
+    command = [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    seen = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "<title>all shown</title>" in seen
+    assert seen.count("<tr") > len(EXPLAINERS)
 
 
 def test_the_page_needs_nothing_else(results) -> None:
