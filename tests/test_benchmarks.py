@@ -29,6 +29,7 @@ SCRIPTS = [
     "slic_speed",
     "slic_stages",
     "swag_overhead",
+    "swag_search",
     "xrai_speed",
 ]
 WITH_DIGITS = ["cam_quality", "digits", "jitter_splits", "sise_cost"]
