@@ -137,12 +137,12 @@ def average_drop(
 
     Example:
         >>> import torch, midgrain as mg
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 4))
-        >>> x, heatmap = torch.rand(2, 3, 8, 8), torch.ones(2, 8, 8)
+        >>> model = lambda x: torch.stack([x.mean((1, 2, 3)), torch.zeros(len(x))], 1)
+        >>> x, heatmap = torch.ones(2, 3, 8, 8), torch.ones(2, 8, 8)
         >>> heatmap[:, 0, 0] = 0.0
-        >>> result = mg.measures.average_drop(model, x, heatmap)
-        >>> result.drop.shape, result.constant.drop.shape
-        (torch.Size([2]), torch.Size([2]))
+        >>> result = mg.measures.average_drop(model, x, heatmap, target=0)
+        >>> bool((result.drop < result.constant.drop).all())
+        True
     """
     with subject(model, x, heatmap, target, baseline, batch_size, seed) as (asked, _):
         before = asked.values(asked.x)
