@@ -36,7 +36,8 @@ class Sample:
         target: its class, by number or by name; None where it is not known.
         mask: the pixels of its object: bool or numbers (0: background), [H, W] or [T, H, W] of the input's size, of a
             picture of the picture's own size before preprocessing; or the path of such a picture.
-        boxes: of its objects, x0, y0, x1, y1 in the same pixels, the last ones excluded: [n, 4], of clips [n, T, 4].
+        boxes: of its objects, x0, y0, x1, y1 in the same pixels, the last ones excluded: [n, 4], of clips [n, T, 4],
+            where four NaNs say that a frame does not show the object.
     """
 
     id: str
@@ -56,7 +57,8 @@ class Prepared:
     label: int | None
     #: Bool [1, *S]; None where neither mask nor boxes are known.
     mask: Tensor | None
-    #: Float64 [n, 4] or [n, T, 4], inside the picture; None where neither boxes nor a mask are known.
+    #: Float64 [n, 4] or [n, T, 4], inside the picture, NaN in frames without the object; None where neither boxes nor
+    #: a mask are known.
     boxes: Tensor | None
 
 
@@ -128,8 +130,8 @@ def prepare(sample: Sample, preprocess: PreprocessLike | None, classes: ClassNam
         raise ValueError("mask: no pixel of the object is in what the network sees")
     if mask is None and boxes is not None:
         mask = _inside(boxes, tuple(x.shape[2:]))
-    elif boxes is None and mask is not None and mask.ndim == 2:
-        boxes = _around(mask)
+    elif boxes is None and mask is not None:
+        boxes = _around(mask) if mask.ndim == 2 else np.stack([_around(frame)[0] for frame in mask])[None]
     return Prepared(
         x,
         label,
@@ -236,7 +238,11 @@ def _boxes(boxes: Any, size: tuple[int, int], frames: int | None) -> npt.NDArray
     if values.ndim != len(wanted) or 0 in values.shape or list(values.shape[1:]) != wanted[1:]:
         raise ValueError(f"boxes: expected shape [{', '.join(map(str, wanted))}], got {list(values.shape)}")
     limits = np.array(size, np.float64)
-    if not np.isfinite(values).all() or (values[..., :2] < 0).any() or (values[..., 2:] > limits).any():
+    absent = np.isnan(values).all(-1)
+    if frames is not None and absent.all(1).any():
+        raise ValueError("boxes: expected a box in at least one frame for each object, got none")
+    there = values if frames is None else values[~absent]
+    if not np.isfinite(there).all() or (there[..., :2] < 0).any() or (there[..., 2:] > limits).any():
         raise ValueError(f"boxes: expected x0, y0, x1, y1 inside {size[0]} x {size[1]} pixels, got {values.tolist()}")
     if (values[..., 2:] <= values[..., :2]).any():
         raise ValueError(f"boxes: expected x0 < x1 and y0 < y1, got {values.tolist()}")
@@ -254,5 +260,7 @@ def _inside(boxes: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArr
 
 
 def _around(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    if not mask.any():
+        return np.full((1, 4), np.nan)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
