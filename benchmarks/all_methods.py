@@ -58,7 +58,6 @@ DIGITS: dict[str, Any] = {
     "removed_worst_first": ("superpixel_removal", {"order": "worst"}),
     "drop_increase": {},
     "average_drop": {},
-    "sic": {},
     **LOCATED,
 }
 CLIPS: dict[str, Any] = {"combined": {"steps": 16}, "delta_n_morf": {"steps": 20}, "average_drop": {}, **LOCATED}
@@ -90,7 +89,6 @@ CLAIMS = (
     Claim("Thesis, ch. 5", "jittercam", "gradcam", "weak_localisation"),
     Claim("SISE", "sise", "gradcam", "energy_pointing_game", below=False),
     Claim("SISE", "sise", "rise", "energy_pointing_game", below=False),
-    Claim("XRAI", "xrai", "integrated-gradients", "sic", below=False),
     Claim("DeepMaps", "deepmaps", "gradcam", "delta_n_morf"),
     Claim("DeepMaps", "deepmaps", "gradcam", "delta_n_lerf", below=False),
     Claim("DeepMaps", "deepmaps", "fullgrad", "delta_aopc", below=False),

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 __all__ = ["cost_figure", "curve_figure"]
 
 _SIZE = (6.4, 4.0)
+# More names than this need room.
+_MANY = 12
 _DASHED = (0, (4, 2))
 # Where the format is defined, who wrote it, and every text again as a comment.
 _SUPERFLUOUS = re.compile(rb"<!DOCTYPE[^>]*>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
@@ -56,7 +58,8 @@ def cost_figure(points: Mapping[str, tuple[float, float]], dashed: frozenset[str
     Returns:
         A data URI of an SVG.
     """
-    figure, axes = _axes()
+    scale = 1.0 if len(points) <= _MANY else 1.6
+    figure, axes = _axes(scale)
     for name, colour in _colours(points).items():
         seconds, value = points[name]
         axes.scatter([seconds], [value], color=colour, facecolors="none" if name in dashed else colour, zorder=2)
@@ -67,8 +70,8 @@ def cost_figure(points: Mapping[str, tuple[float, float]], dashed: frozenset[str
     return _data_uri(figure)
 
 
-def _axes() -> tuple[Figure, Any]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
+def _axes(scale: float = 1.0) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(_SIZE[0] * scale, _SIZE[1] * scale), layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.3)
     return figure, axes

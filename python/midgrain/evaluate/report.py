@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["make_page"]
 
 _MAX_ERRORS = 100
+# Beyond so many explainers, matrices are written small and curves drawn of the best only.
+_MANY, _DRAWN = 12, 8
+_SHADES = 5
 _NONE = "&ndash;"
 _BASELINES = frozenset({"noise", "centre", "random-point", "constant", "sobel"})
 _JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+")
@@ -39,8 +42,18 @@ td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .best { font-weight: 650; } .quiet { color: #57606a; } .wide { overflow-x: auto; }
 figure { margin: .6rem .8rem .6rem 0; display: inline-block; vertical-align: top; }
 figcaption { font-size: .85rem; color: #57606a; } img { max-width: 100%; } .example img { width: 11rem; }
-.plots img { width: 34rem; } pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: .8rem; }
+details { margin: .3rem 0; } .small td, .small th { padding: 0 .2rem; font-size: .68rem; }
+.small thead th { writing-mode: vertical-rl; text-align: left; }
+SHADES.plots img { width: 34rem; } pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: .8rem; }
 """
+_STYLE = _STYLE.replace(
+    "SHADES",
+    "".join(
+        f".{sign}{step} {{ background: rgba({colour}, {0.45 * step / _SHADES:.2f}); }}\n"
+        for sign, colour in (("g", "46, 160, 67"), ("r", "207, 34, 46"))
+        for step in range(1, _SHADES + 1)
+    ),
+)
 
 
 def make_page(results: Results, summary: Summary) -> str:
@@ -141,11 +154,13 @@ def _plots(frame: pandas.DataFrame, results: Results, summary: Summary) -> str:
     for column in results.configuration["columns"]["curves"]:
         if column.endswith(".iou"):
             continue
-        every = {name: _mean_curve(frame.loc[frame["explainer"] == name, column]) for name in results.explainers}
-        curves = {name: values for name, values in every.items() if values is not None}
         title = column.removesuffix(".curve")
+        names, chosen = _drawn(results.explainers, summary, title)
+        every = {name: _mean_curve(frame.loc[frame["explainer"] == name, column]) for name in names}
+        curves = {name: values for name, values in every.items() if values is not None}
         if curves:
-            found.append((curve_figure(curves, _BASELINES, title, "mean score of the class"), f"Mean curves: {title}"))
+            drawing = curve_figure(curves, _BASELINES, title, "mean score of the class")
+            found.append((drawing, f"Mean curves: {title}{chosen}"))
     for name, better in list(summary.measures.items()):
         if name.partition(".")[0] != name:
             continue
@@ -168,6 +183,15 @@ def _plots(frame: pandas.DataFrame, results: Results, summary: Summary) -> str:
     return f'<h2>Curves and costs</h2><div class="plots">{figures}</div>'
 
 
+def _drawn(explainers: Sequence[str], summary: Summary, measure: str) -> tuple[list[str], str]:
+    """Whose curves are drawn, and a word about it: of many the best and the baselines."""
+    table = summary.table[summary.table["measure"] == measure]
+    if len(explainers) <= _MANY or not len(table):
+        return list(explainers), ""
+    best = [name for name in table["explainer"] if name not in _BASELINES][:_DRAWN]
+    return [*best, *(name for name in explainers if name in _BASELINES)], f", the best {_DRAWN} and the baselines"
+
+
 def _mean_curve(column: pandas.Series) -> npt.NDArray[np.float64] | None:
     rows = [np.asarray(row, np.float64) for row in column if row is not None and np.ndim(row) == 1]
     rows = [row for row in rows if np.isfinite(row).all()]
@@ -177,10 +201,34 @@ def _mean_curve(column: pandas.Series) -> npt.NDArray[np.float64] | None:
 def _matrices(summary: Summary) -> str:
     found = []
     for name, wins in summary.wins.items():
+        if len(wins) > _MANY:
+            found.append(_small_square(name, wins, summary.p_values[name]))
+            continue
         shares = _square(wins, lambda value: _shaded(value, 0.5), "Share of samples on which the row is better")
         chance = _square(summary.p_values[name], _p_value, "p-values (Wilcoxon, Holm); bold: below 0.05")
         found.append(f"<h3>{_text(name)}</h3>{shares}{chance}")
     return "<h2>Who wins?</h2>" + "".join(found) if found else ""
+
+
+def _small_square(name: str, wins: pandas.DataFrame, p_values: pandas.DataFrame) -> str:
+    """Wins and whether they are chance in one table, which is opened when it is looked at."""
+    rows = []
+    for row in wins.index:
+        cells = [_text(row)]
+        for column in wins.columns:
+            share, p = float(wins.loc[row, column]), float(p_values.loc[row, column])
+            if not math.isfinite(share):
+                cells.append("<td></td>")
+                continue
+            step = round(abs(share - 0.5) * 2 * _SHADES)
+            kinds = [*([f"{'g' if share > 0.5 else 'r'}{step}"] if step else []), *(["best"] if p < 0.05 else [])]
+            cells.append(
+                f'<td class="{" ".join(kinds)}">{100 * share:.0f}</td>' if kinds else f"<td>{100 * share:.0f}</td>"
+            )
+        rows.append(cells)
+    caption = "Percent of samples on which the row is better; bold: p below 0.05 (Wilcoxon, Holm)"
+    table = _table(["", *map(str, wins.columns)], rows, caption)
+    return f'<details class="small"><summary>{_text(name)}</summary>{table}</details>'
 
 
 def _square(frame: pandas.DataFrame, cell: Callable[[float], str], caption: str) -> str:

@@ -238,7 +238,7 @@ def _boxes(boxes: Any, size: tuple[int, int], frames: int | None) -> npt.NDArray
     if values.ndim != len(wanted) or 0 in values.shape or list(values.shape[1:]) != wanted[1:]:
         raise ValueError(f"boxes: expected shape [{', '.join(map(str, wanted))}], got {list(values.shape)}")
     limits = np.array(size, np.float64)
-    absent = np.isnan(values).all(-1)
+    absent: npt.NDArray[np.bool_] = np.all(np.isnan(values), axis=-1)
     if frames is not None and absent.all(1).any():
         raise ValueError("boxes: expected a box in at least one frame for each object, got none")
     there = values if frames is None else values[~absent]
