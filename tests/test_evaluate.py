@@ -24,9 +24,9 @@ import midgrain as mg
 from evaluate_for_tests import EXPLAINERS, MEASURES, SlowNet, evaluate_slowly, samples
 from midgrain.evaluate import BASELINES, Results, Sample, evaluate_sample, plan_run
 from midgrain.evaluate import evaluate as evaluate_function
-from midgrain.evaluate.identity import described, differences, fingerprint
 from midgrain.evaluate.store import Store
 from midgrain.evaluate.work import Record
+from midgrain.identity import described, differences, fingerprint
 from models_for_tests import one_thread, tiny_net  # noqa: F401
 
 TESTS = Path(__file__).parent

@@ -18,7 +18,7 @@ from midgrain.ops.pool import paint, pool
 from midgrain.ops.slic_image import slic_image as slic
 
 if TYPE_CHECKING:
-    from midgrain import measures
+    from midgrain import failures, measures
     from midgrain.cams import make_map_scorer as scorer
     from midgrain.evaluate import evaluate
     from midgrain.explanation import Explanation
@@ -36,6 +36,7 @@ __all__ = [
     "build_info",
     "evaluate",
     "explainer",
+    "failures",
     "measures",
     "methods",
     "ops",
@@ -51,6 +52,7 @@ _LAZY = {
     "Explanation": "midgrain.explanation",
     "evaluate": "midgrain.evaluate",
     "explainer": "midgrain.registry",
+    "failures": "midgrain.failures",
     "measures": "midgrain.measures",
     "methods": "midgrain.registry",
 }

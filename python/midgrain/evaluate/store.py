@@ -24,10 +24,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from midgrain.evaluate.identity import differences
 from midgrain.evaluate.measuring import ROW_COLUMNS
 from midgrain.evaluate.work import Record
 from midgrain.files import check_writable_folder, write_whole
+from midgrain.identity import differences
 
 __all__ = ["Store", "require"]
 

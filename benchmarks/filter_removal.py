@@ -1,0 +1,113 @@
+"""Which measure of filters finds those that a network needs? Filter removal curves of eight measures (thesis, 6.2.2).
+
+The filters of the last convolution are set to 0, most important first: on digits on photographs, with a network trained
+for them and their true classes, and on real photographs, with networks whose ImageNet weights come in packages and the
+classes that they predict. Activations are taken and set to 0 at the convolution itself, after its batch norm, and after
+the activation function that follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import midgrain as mg
+from benchmarks import digits
+from benchmarks.cam_quality import networks
+from benchmarks.common import parser, report
+from benchmarks.photographs import add_options, find_photographs, packaged, said
+from midgrain import driver
+from midgrain.cams.finder import LayerFinder
+from midgrain.failures import FILTER_MEASURES, FilterScorer
+from midgrain.measures import FilterRemoval, bootstrap_interval, filter_removal_curves
+
+#: Where filters are measured and set to 0.
+PLACES = ("convolution", "batch norm", "activation")
+_BATCH = 16
+
+
+def place_options(model: nn.Module, x: Tensor, place: str) -> dict[str, Any]:
+    """Options for a place; the last activations are those that class activation maps are made of."""
+    if place == "convolution":
+        return {}
+    if place == "batch norm":
+        return {"after_norm": True}
+    with driver.preserved(model, x):
+        return {"layer": LayerFinder().sites(model, x, None)[0].name}
+
+
+def curves(model: nn.Module, batches: list[tuple[Tensor, Tensor]], place: str) -> dict[str, FilterRemoval]:
+    """The curves of all measures at one place."""
+    options = place_options(model, batches[0][0][:1], place)
+    scorer = FilterScorer(list(FILTER_MEASURES), **options)
+    return filter_removal_curves(model, batches, lambda x, y: scorer(model, x, y).scores, **options)
+
+
+def rows_of(found: Mapping[str, Mapping[str, FilterRemoval]]) -> list[dict[str, Any]]:
+    """A row per measure, a column per place: the area, with a 95 % interval, lower is better."""
+    rows = []
+    for name in FILTER_MEASURES:
+        row: dict[str, Any] = {"measure": name}
+        for place, by_measure in found.items():
+            row[place] = area(by_measure[name])
+        rows.append(row)
+    return rows
+
+
+def area(result: FilterRemoval) -> str:
+    """The value and its interval over samples."""
+    along = result.counts.double() / result.counts[-1]
+    each = torch.trapezoid(result.correct.double(), along, dim=1) / result.accuracy[0]
+    interval = bootstrap_interval(each)
+    return f"{result.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, nn.Module, list[tuple[Tensor, Tensor]]]]:
+    """Title, network, batches."""
+    photos = [photograph.picture for photograph in packaged()]
+    model = digits.train(photos, limit=100) if arguments.quick else digits.trained(arguments.weights, photos)
+    data = digits.held_out(photos, 40 if arguments.quick else None)
+    sizes = (data.inputs.split(_BATCH), torch.from_numpy(data.labels).split(_BATCH))
+    yield f"Digits: {len(data.labels)} held-out pictures, true classes", model, list(zip(*sizes, strict=True))
+    photographs = find_photographs(arguments.photos)
+    photographs = photographs[:2] if arguments.quick else photographs
+    for network in networks():
+        x = torch.cat([network.preprocess(photograph.picture) for photograph in photographs])
+        with torch.no_grad():
+            y = torch.cat([network.model(some).argmax(1) for some in x.split(_BATCH)])
+        sizes = (x.split(_BATCH), y.split(_BATCH))
+        yield f"{network.name}: {len(x)} photographs, predicted classes", network.model, list(zip(*sizes, strict=True))
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parser("filter_removal", __doc__)
+    add_options(options)
+    options.add_argument("--weights", type=Path, metavar="FILE", help="the digits' network, read or written here")
+    arguments = options.parse_args()
+    tables, details = {}, {}
+    for title, model, batches in cases(arguments):
+        found = {place: curves(model, batches, place) for place in PLACES}
+        first = found[PLACES[0]]["random"]
+        tables[f"{title}, {int(first.counts[-1])} filters, accuracy {float(first.accuracy[0]):.1%}"] = rows_of(found)
+        details[title] = {
+            place: {name: [round(float(value), 4) for value in each.curve] for name, each in by_measure.items()}
+            for place, by_measure in found.items()
+        }
+        print(f"done: {title}", flush=True)
+    notes = [
+        "Area under the normalised accuracy, 16 filters at a time, most important first; lower is better. In brackets "
+        "the 95 % bootstrap interval over pictures.",
+        said(find_photographs(arguments.photos), []),
+        f"midgrain {mg.__version__}, torch {torch.__version__}.",
+    ]
+    report(arguments, tables, notes, details)
+
+
+if __name__ == "__main__":
+    main()
