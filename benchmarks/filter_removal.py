@@ -41,11 +41,11 @@ def place_options(model: nn.Module, x: Tensor, place: str) -> dict[str, Any]:
         return {"layer": LayerFinder().sites(model, x, None)[0].name}
 
 
-def curves(model: nn.Module, batches: list[tuple[Tensor, Tensor]], place: str) -> dict[str, FilterRemoval]:
+def curves(model: nn.Module, batches: list[tuple[Tensor, Tensor]], place: str, step: int) -> dict[str, FilterRemoval]:
     """The curves of all measures at one place."""
     options = place_options(model, batches[0][0][:1], place)
     scorer = FilterScorer(list(FILTER_MEASURES), **options)
-    return filter_removal_curves(model, batches, lambda x, y: scorer(model, x, y).scores, **options)
+    return filter_removal_curves(model, batches, lambda x, y: scorer(model, x, y).scores, step=step, **options)
 
 
 def rows_of(found: Mapping[str, Mapping[str, FilterRemoval]]) -> list[dict[str, Any]]:
@@ -89,10 +89,11 @@ def main() -> None:
     options = parser("filter_removal", __doc__)
     add_options(options)
     options.add_argument("--weights", type=Path, metavar="FILE", help="the digits' network, read or written here")
+    options.add_argument("--step", type=int, default=16, metavar="N", help="filters that go at a time (default: 16)")
     arguments = options.parse_args()
     tables, details = {}, {}
     for title, model, batches in cases(arguments):
-        found = {place: curves(model, batches, place) for place in PLACES}
+        found = {place: curves(model, batches, place, arguments.step) for place in PLACES}
         first = found[PLACES[0]]["random"]
         tables[f"{title}, {int(first.counts[-1])} filters, accuracy {float(first.accuracy[0]):.1%}"] = rows_of(found)
         details[title] = {
@@ -101,8 +102,8 @@ def main() -> None:
         }
         print(f"done: {title}", flush=True)
     notes = [
-        "Area under the normalised accuracy, 16 filters at a time, most important first; lower is better. In brackets "
-        "the 95 % bootstrap interval over pictures.",
+        f"Area under the normalised accuracy, {arguments.step} filters at a time, most important first; lower is "
+        "better. In brackets the 95 % bootstrap interval over pictures.",
         said(find_photographs(arguments.photos), []),
         f"midgrain {mg.__version__}, torch {torch.__version__}.",
     ]

@@ -151,7 +151,7 @@ def _write(file: Path, done: Consumed, parts: Mapping[str, list[FilterRemoval]],
 
 def _read(file: Path, made_with: dict[str, Any]) -> tuple[Consumed, dict[str, list[FilterRemoval]]]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
             if about["format"] != _FORMAT:
                 raise ValueError(f"format {about['format']!r}")
