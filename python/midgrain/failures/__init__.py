@@ -2,18 +2,35 @@
 
 * `filter_scores`: how much each filter of the last convolution matters to a class; `FilterScorer` for many batches.
 * `FilterStatistics`: their distribution over the training images of every class.
+* `explain`: why predictions are wrong. Its parts: `surprise` (filters that react too much, or are missed, and how
+  typical an input is of its class), `ThroughFilter` (where a filter looks), `filter_maps`, and `suppress` (does the
+  prediction come right without what misled it?).
 """
 
 from __future__ import annotations
 
+from midgrain.failures.explaining import Example, Failure, Finding, explain, filter_maps
 from midgrain.failures.filters import FILTER_MEASURES, FilterPass, FilterScorer, filter_scores
 from midgrain.failures.statistics import FilterStatistics, images_needed
+from midgrain.failures.suppression import Suppression, suppress
+from midgrain.failures.surprise import Surprise, surprise
+from midgrain.failures.through_filter import ThroughFilter
 
 __all__ = [
     "FILTER_MEASURES",
+    "Example",
+    "Failure",
     "FilterPass",
     "FilterScorer",
     "FilterStatistics",
+    "Finding",
+    "Suppression",
+    "Surprise",
+    "ThroughFilter",
+    "explain",
+    "filter_maps",
     "filter_scores",
     "images_needed",
+    "suppress",
+    "surprise",
 ]
