@@ -31,6 +31,8 @@ FEWER: dict[str, dict[str, Any]] = {
     "extremal": {"n_iterations": 200},
     **{name: {"n_samples": 200} for name in ("lime", "lime-i", "lime-ig", "lime-g", "kernel-shap")},
 }
+#: A minute for each photograph, whose 800 passes of a large network are already few.
+NOT_ON_PHOTOGRAPHS = ("extremal",)
 BASELINES = ("noise", "centre", "random-point", "sobel", "constant")
 CLIP_METHODS = (
     "swag-i", "swag-ig", "swag-g", "gws", "lime-i", "lime-ig", "lime-prior", "gradcam", "gradcam++", "xgradcam",
@@ -126,7 +128,8 @@ def photographs(arguments: Any) -> Results:
     """The demo's network on real photographs, the predicted class."""
     loaded = load_model("demo")
     found = [Sample(each.name, each.picture) for each in find_photographs(arguments.photos)]
-    return _evaluate(loaded, found, all_methods(), PHOTOGRAPHS, arguments, "photographs", 2)
+    methods = {name: value for name, value in all_methods().items() if name not in NOT_ON_PHOTOGRAPHS}
+    return _evaluate(loaded, found, methods, PHOTOGRAPHS, arguments, "photographs", 2)
 
 
 def digits(arguments: Any) -> Results:
