@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
 import random
 import re
 import signal
@@ -316,6 +317,55 @@ def test_a_fit_with_other_arguments_does_not_go_on(tmp_path) -> None:
         FilterStatistics.fit(net, loader(x, y, 2), checkpoint=tmp_path / "text")
 
 
+def test_a_fit_that_is_stopped_in_the_middle_of_a_batch_counts_none_of_it(tmp_path, monkeypatch) -> None:
+    net, (x, y) = curved_net(), data()
+    file = tmp_path / "fit.npz"
+    with pytest.raises(KeyboardInterrupt):
+        FilterStatistics.fit(net, Stopping(loader(x, y, 2), 2), checkpoint=file)
+    add = ClassTable.add
+
+    def stopping(table, *arguments):
+        add(table, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClassTable, "add", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        FilterStatistics.fit(net, loader(x, y, 2), checkpoint=file)
+    monkeypatch.undo()
+    same(FilterStatistics.fit(net, loader(x, y, 2), checkpoint=file), FilterStatistics.fit(net, loader(x, y, 2)))
+
+
+def test_other_processes_get_them_without_the_network() -> None:
+    net, (x, y) = curved_net(), data()
+    stats = FilterStatistics.fit(net, loader(x, y))
+    stats.check_model(net)
+    sent = pickle.loads(pickle.dumps(stats))
+    assert sent._checked is None
+    same(sent, stats)
+    sent.check_model(net)
+
+
+@pytest.mark.slow
+def test_workers_of_ray_fit_parts() -> None:
+    ray = pytest.importorskip("ray")
+    path = str(TESTS)
+    environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+        try:
+
+            @ray.remote(num_cpus=1)
+            def part(start, end):
+                torch.set_num_threads(1)
+                return FilterStatistics.fit(curved_net(), loader(*data(), 1, None, start, end), first_id=start)
+
+            first, second = ray.get([part.remote(0, 6), part.remote(6, 11)])
+        finally:
+            ray.shutdown()
+    same(first.merge(second), FilterStatistics.fit(curved_net(), loader(*data(), 1)))
+
+
 KILLED = """
 import sys, time, torch
 sys.path.insert(0, {tests!r})
@@ -510,6 +560,7 @@ def test_sketches_merge_and_are_saved(tmp_path) -> None:
     merged.save(tmp_path / "stats.npz")
     back = FilterStatistics.load(tmp_path / "stats.npz")
     same(back, merged)
+    same(pickle.loads(pickle.dumps(merged)), merged)
     table = ClassTable(CLASSES, FILTERS, 2, 2**30)
     filled(table, 50, 5)
     for each in table.by_class.values():

@@ -96,7 +96,8 @@ class ClassTable:
 
     def _make_room(self) -> None:
         """From values to sketches, once they are too many."""
-        if self.between != "values" or sum(_nbytes(each) for each in self.by_class.values()) <= self.memory:
+        images = sum(each.count for each in self.by_class.values())
+        if self.between != "values" or images * self.filters * 4 <= self.memory:
             return
         self.sketch_size = largest_sketch(self.classes * self.filters, self.memory) if can_sketch() else None
         self.between = "none" if self.sketch_size is None else "sketches"
@@ -167,10 +168,6 @@ class _Renumber:
         places = np.searchsorted(self.before, made.high_images).clip(max=len(self.before) - 1)
         made.high_images = np.where(made.high_images == NO_IMAGE, NO_IMAGE, self.after[places])
         return made
-
-
-def _nbytes(each: ClassStatistics) -> int:
-    return 0 if each.between is None else each.between.nbytes
 
 
 def _in_both(number: int, images: Iterable[int], names: dict[int, str] | None) -> ValueError:

@@ -81,6 +81,8 @@ class Fitting:
         self.table: ClassTable | None = None
         self.done = Consumed()
         self.finished = False
+        # Not while a batch is only half in the table.
+        self._writable = True
         if checkpoint is not None:
             check_writable_folder(checkpoint.parent, "checkpoint")
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ class Fitting:
                 self._read(loader, progress)
                 self.finished = True
             finally:
-                if self.table is not None:
+                if self.table is not None and self._writable:
                     self.table.forget_names()
                     if self.checkpoint is not None and (self.finished or self.done.batches > before):
                         self._write(self.checkpoint)
@@ -138,8 +140,11 @@ class Fitting:
         changed = differences({name: self.settings[name] for name in shape}, shape)
         if changed:
             raise ValueError(f"loader: in batch {self.done.batches} {'; '.join(changed)}")
-        self.table.add(batch.y.numpy(), scores, self._numbers(batch, self.table))
+        images = self._numbers(batch, self.table)
+        self._writable = False
+        self.table.add(batch.y.numpy(), scores, images)
         self.done.add(batch)
+        self._writable = True
 
     def _numbers(self, batch: LabelledBatch, table: ClassTable) -> np.ndarray:
         """The images' numbers."""

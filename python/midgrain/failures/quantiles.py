@@ -31,15 +31,13 @@ class Values:
 
     def __init__(self, length: int):
         self._chunks = [np.zeros((0, length), np.float32)]
-
-    @property
-    def nbytes(self) -> int:
-        """Of memory."""
-        return sum(chunk.nbytes for chunk in self._chunks)
+        #: Bytes of memory.
+        self.nbytes = 0
 
     def add(self, rows: npt.NDArray[np.float32]) -> None:
         """Add numbers [n, K]."""
         self._chunks.append(rows)
+        self.nbytes += rows.nbytes
         if len(self._chunks) > 64:
             self.rows()
 
@@ -78,6 +76,10 @@ class Sketches:
             self._sketches.deserialize(each, place)
         #: Largest error of a percentile's rank, as a share of the numbers, with a probability of 99 %.
         self.rank_error = float(library.kll_floats_sketch.get_normalized_rank_error(size, False))
+
+    def __reduce__(self) -> tuple[type[Sketches], tuple[int, int, list[bytes]]]:
+        """Copied and sent to other processes in the library's format."""
+        return Sketches, (self.length, self.size, self.serialised())
 
     @property
     def nbytes(self) -> int:

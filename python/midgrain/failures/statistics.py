@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +39,7 @@ class FilterStatistics:
     Made by `fit`, `load` and `merge`, and not changed afterwards.
 
     **Percentiles.** The `keep` greatest and least values of every filter are always kept, so the extremes that
-    surprise and expectation need are exact: P(99.9) while a class has no more than 1000 `keep` images or so. For
+    surprise and expectation need are exact: P(99.9) while a class has no more than 1000 (`keep` - 1) images. For
     what lies between, all values are kept while they fit into `memory`; beyond it they become sketches (KLL, from the
     package datasketches: `pip install "midgrain[failures]"`), whose percentiles have a rank that is off by at most
     `rank_error`; without that package, or where not even sketches fit, only the extremes stay, and a warning says so.
@@ -136,6 +137,10 @@ class FilterStatistics:
         )
         return cls(*fitting.run(loader, check_bool(progress, "progress")))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes get: no network."""
+        return {**self.__dict__, "_checked": None}
+
     @cached_property
     def count(self) -> Tensor:
         """Images per class, int64 [classes]."""
@@ -215,7 +220,8 @@ class FilterStatistics:
             every = torch.full((self.n_classes, self.n_filters), torch.nan, dtype=torch.float64)
             every[chosen] = found
             return every
-        return found[0] if isinstance(classes, int) else found
+        alone = isinstance(classes, numbers.Integral) or (isinstance(classes, Tensor) and classes.ndim == 0)
+        return found[0] if alone else found
 
     def top_images(self, class_: int, filter_: int, n: int | None = None) -> list[tuple[int | str, float]]:
         """The images of a class that activate a filter most: (id, value), greatest first.
@@ -245,13 +251,13 @@ class FilterStatistics:
         """
         given = classes.tolist() if isinstance(classes, Tensor | np.ndarray) else classes
         listed = list(given) if isinstance(given, list | tuple | range) else [given]
-        numbers = [check_int(each, "class", 0, self.n_classes - 1) for each in listed]
-        unseen = [number for number in dict.fromkeys(numbers) if number not in self._classes]
+        found = [check_int(each, "class", 0, self.n_classes - 1) for each in listed]
+        unseen = [number for number in dict.fromkeys(found) if number not in self._classes]
         if unseen:
             raise ValueError(
                 f"class: the statistics hold no image of class {', '.join(map(str, unseen))}; fit them on images of it"
             )
-        return numbers
+        return found
 
     def check_model(self, model: Any) -> None:
         """See that they are of this network.

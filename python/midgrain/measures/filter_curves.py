@@ -97,7 +97,7 @@ def filter_removal_curves(
         if file.exists():
             done, parts = _read(file, made_with)
     before = written = done.batches
-    last = time.monotonic()
+    last, whole = time.monotonic(), True  # Not whole: interrupted while a batch was being noted.
     total = len(loader) if isinstance(loader, Sized) else None
     try:
         with progress_bar("removing filters", total, shown=shown) as advance:
@@ -105,15 +105,17 @@ def filter_removal_curves(
             for batch in labelled_batches(loader, model_device(model), Consumed(**vars(done)) if before else None):
                 y = batch.y.to(batch.x.device)
                 found = remover(batch.x, _named(score(batch.x, y), parts), y)
+                whole = False
                 for name, each in found.items():
                     parts.setdefault(name, []).append(each)
                 done.add(batch)
+                whole = True
                 advance(1)
                 if file is not None and time.monotonic() - last > _SECONDS_BETWEEN_WRITES:
                     _write(file, done, parts, made_with)
                     written, last = done.batches, time.monotonic()
     finally:
-        if file is not None and done.batches > written:
+        if file is not None and whole and done.batches > written:
             _write(file, done, parts, made_with)
     return {name: _joined(each) for name, each in parts.items()}
 
