@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -92,6 +93,14 @@ def cluster() -> Iterator[None]:
 def assert_idle() -> None:
     """No actor holds the cluster's processors any more."""
     assert_ends(lambda: ray.available_resources().get("CPU") != 2.0)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
+def test_no_cluster_answers(address, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConnectionError, match=rf"^engine: Ray could not be reached at RAY_ADDRESS={address} "):
+        mg.evaluate(tiny_net(), samples(1), ["vanilla"], ["deletion"], tmp_path, engine="ray")
 
 
 def test_rows_are_those_of_a_local_run(cluster, tmp_path) -> None:
@@ -238,6 +247,7 @@ class OnlyHere(torch.nn.Module):
         return __import__, ("a_module_that_workers_lack",)
 
 
+@pytest.mark.slow
 def test_a_network_that_workers_cannot_read(cluster, tmp_path) -> None:
     with pytest.raises(RuntimeError, match=r"^engine: .* cannot be used by a worker \(ModuleNotFoundError: "):
         mg.evaluate(OnlyHere(), samples(2), ["centre"], ["deletion"], tmp_path, engine="ray", baselines=())
@@ -325,6 +335,22 @@ def test_without_ray_its_extra_is_named(tmp_path, monkeypatch) -> None:
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'midgrain\[ray\]'"):
         mg.evaluate(tiny_net(), samples(1), ["vanilla"], ["deletion"], tmp_path / "out", engine="ray")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.gpu
+def test_a_network_on_a_gpu_travels_by_the_cpu() -> None:
+    net = tiny_net().cuda()
+    net[8].weight.requires_grad_(False)
+    tied = torch.nn.ModuleList([net, net])
+    found = pickle.loads(ray_engine._pickled({"model": tied, "layer": net[0]}, ray))
+    assert found["model"][0] is found["model"][1]
+    assert found["model"][0][0] is found["layer"]
+    for name, value in net.state_dict().items():
+        assert torch.equal(found["model"][0].state_dict()[name], value.cpu())
+    assert [each.requires_grad for each in net.parameters()] == [
+        each.requires_grad for each in found["model"][0].parameters()
+    ]
+    assert {each.device.type for each in found["model"].parameters()} == {"cpu"}
 
 
 def network() -> torch.nn.Module:

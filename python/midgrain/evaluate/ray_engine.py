@@ -74,7 +74,7 @@ class RayEngine:
             shared: what the samples' readers have in common, or None; it is sent once.
 
         Raises:
-            ConnectionError: no cluster answers at `RAY_ADDRESS`.
+            ConnectionError: no cluster answers at `RAY_ADDRESS`, or none can be started here.
             TypeError: the network, an explainer or the data set cannot be pickled.
             ValueError: the cluster has no room for the workers.
             RuntimeError: the plan cannot be used there.
@@ -317,7 +317,8 @@ def _cluster(ray: Any, workers: int | None) -> Iterator[None]:
                 socket.create_connection((host, int(port)), timeout=10.0).close()
             ray.init(address=address, **options)
         except Exception as error:
-            raise ConnectionError(f"engine: no Ray answers at {address!r} ({error})") from error
+            done = "started" if address == "local" else f"reached at RAY_ADDRESS={address}"
+            raise ConnectionError(f"engine: Ray could not be {done} ({error})") from error
     try:
         yield
     finally:
