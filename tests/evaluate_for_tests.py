@@ -64,11 +64,12 @@ def picture_net() -> nn.Module:
     return seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 30 * 30, 5))).eval()
 
 
-def evaluate_slowly(out: str, n: int, seconds: float) -> None:
+def evaluate_slowly(out: str, n: int, seconds: float, engine: str = "local") -> None:
     """What the process that gets killed does."""
     torch.set_num_threads(1)
-    evaluate(SlowNet(seconds), samples(n), ["vanilla"], MEASURES, out, examples=1, baselines=["noise"])
+    options = {"examples": 1, "baselines": ["noise"], "engine": engine}
+    evaluate(SlowNet(seconds), samples(n), ["vanilla"], MEASURES, out, **options)
 
 
 if __name__ == "__main__":
-    evaluate_slowly(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+    evaluate_slowly(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])

@@ -24,6 +24,7 @@ SCRIPTS = [
     "floors",
     "guided_sanity",
     "lime_quality",
+    "measures_speed",
     "patches_speed",
     "pool_speed",
     "slic_quality",

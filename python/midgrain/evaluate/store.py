@@ -35,8 +35,8 @@ _CONFIGURATION = "configuration.json"
 _ERROR_COLUMNS = {"id": "text", "stage": "text", "error": "text"}
 
 
-def require(package: str) -> Any:
-    """A package of the extra `evaluate`.
+def require(package: str, extra: str = "evaluate") -> Any:
+    """A package of an extra.
 
     Raises:
         ModuleNotFoundError: it is not installed.
@@ -45,7 +45,7 @@ def require(package: str) -> Any:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"evaluate: the package {package.partition('.')[0]} is not installed; pip install 'midgrain[evaluate]'"
+            f"evaluate: the package {package.partition('.')[0]} is not installed; pip install 'midgrain[{extra}]'"
         ) from error
 
 
