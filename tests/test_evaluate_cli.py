@@ -11,7 +11,7 @@ import pytest
 from evaluate_for_tests import picture_net, write_pictures
 from midgrain.cli import main
 from midgrain.cli.options import options_of_measures
-from midgrain.evaluate import MEASURES, Results
+from midgrain.evaluate import Results, options_of
 from models_for_tests import one_thread  # noqa: F401
 
 NETWORK = ("--model", "test_evaluate_cli:network", "--size", "32")
@@ -89,6 +89,18 @@ def test_class_folders_and_options_of_methods(run, tmp_path) -> None:
     assert (kept["swag-i"]["options"]["n_segments"], kept["swag-i"]["options"]["compactness"]) == (9, 5)
 
 
+def test_a_second_network(run, tmp_path) -> None:
+    write_pictures(tmp_path / "in", 2)
+    Path("boxes.csv").write_text("path,boxes\nin/0.png,8 8 20 20\nin/1.png,8 8 20 20\n")
+    arguments = ("boxes.csv", *NETWORK, "--methods", "vanilla", "--no-baselines", "--measures", "model_contrast")
+    code, _, err = run(*arguments, "--measure-option", "scene_model=test_evaluate_cli:network")
+    assert (code, err) == (0, "")
+    assert Results("run").frame()["model_contrast"].tolist() == [0.0, 0.0]
+    code, _, err = run(*arguments, "-o", "other")
+    assert code == 2
+    assert err.startswith("midgrain: measures: model_contrast needs an option scene_model")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -123,11 +135,11 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said, run, tmp_path) -
 
 
 def test_options_go_to_the_measures_that_have_them() -> None:
-    functions = {name: MEASURES[name].function for name in ("deletion", "mask_iou", "drop_increase")}
-    assert options_of_measures(["steps=3", "share=0.3", "baseline=blur"], functions) == {
+    known = {name: options_of(name) for name in ("deletion", "mask_iou", "drop_increase")}
+    assert options_of_measures(["steps=3", "share=0.3", "baseline=blur"], known) == {
         "deletion": {"steps": 3, "baseline": "blur"},
         "mask_iou": {"share": 0.3},
         "drop_increase": {"share": 0.3, "baseline": "blur"},
     }
     with pytest.raises(ValueError, match="'mask' is no option"):
-        options_of_measures(["mask=3"], functions)
+        options_of_measures(["mask=3"], known)

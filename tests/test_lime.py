@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.special import logsumexp, softmax
 from torch import nn
 
 import midgrain as mg
@@ -22,6 +23,8 @@ from models_for_tests import one_thread as one_thread
 from oracles import switched as oracle
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["images", "clips"])
+# Squares of much smaller ones are 0.
+ORDINARY = st.floats(-2, 2).map(lambda value: round(value, 9))
 VARIANTS = {"lime-i": "image", "lime-ig": "image+gradient", "lime-g": "gradient"}
 
 
@@ -154,19 +157,30 @@ def test_the_lime_package_on_the_same_samples(photos, hide_color) -> None:
     assert float(ours.details["r2"]) == pytest.approx(theirs.score, abs=1e-6)
 
 
-@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(2, 5)), elements=st.floats(-12, 12)))
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(2, 5)), elements=st.floats(-200, 200)))
 def test_log_odds(logits) -> None:
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    rest = np.stack([np.delete(p, column, 1).sum(1) for column in range(p.shape[1])], 1)
-    assert np.allclose(log_odds(torch.from_numpy(logits)).numpy(), np.log(p / rest), atol=1e-6)
+    others = [np.delete(logits, column, 1) for column in range(logits.shape[1])]
+    expected = logits - np.stack([logsumexp(each, axis=1) for each in others], 1)
+    assert np.allclose(log_odds(torch.from_numpy(logits)).numpy(), expected, rtol=1e-12, atol=1e-12)
+    given = torch.from_numpy(logits).requires_grad_()
+    (gradient,) = torch.autograd.grad(log_odds(given).sum(), given)
+    shares = [softmax(each, axis=1) for each in others]
+    by_hand = np.ones_like(logits)
+    for column, share in enumerate(shares):
+        by_hand[:, np.arange(logits.shape[1]) != column] -= share
+    assert np.allclose(gradient.numpy(), by_hand, rtol=1e-9, atol=1e-12)
 
 
 def test_log_odds_of_what_is_certain() -> None:
     found = log_odds(torch.tensor([[1e4, 0.0], [0.0, 30.0]]))
-    assert found.isfinite().all()
-    assert found[0, 0] > found[1, 1] > 20
-    assert found[0, 1] == -1e4
-    assert log_odds(torch.tensor([[3.0], [-1.0]])).unique().numel() == 1
+    assert torch.equal(found, torch.tensor([[1e4, -1e4], [-30.0, 30.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("output", ["probability", "log-odds"])
+def test_one_class_has_no_probability_to_explain(output) -> None:
+    with pytest.raises(ValueError, match="output: expected 'logit' for a network of one class"):
+        mg.explainer("lime-i", tiny_net(classes=1), n_samples=8, output=output)(batch_for(), 0)
+    assert mg.explainer("lime-i", tiny_net(classes=1), n_samples=8, output="logit")(batch_for(), 0).heatmap.any()
 
 
 def test_log_odds_are_read_too() -> None:
@@ -414,7 +428,7 @@ def test_more_segments_than_pixels_and_bad_targets() -> None:
 def test_ridge_is_the_solution_of_its_normal_equations(data) -> None:
     n, k = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 6))
     rows = data.draw(hnp.arrays(bool, (n, k)))
-    scores = data.draw(hnp.arrays(np.float64, n, elements=st.floats(-2, 2)))
+    scores = data.draw(hnp.arrays(np.float64, n, elements=ORDINARY))
     weights = data.draw(hnp.arrays(np.float64, n, elements=st.floats(0.01, 1)))
     alpha = data.draw(st.sampled_from([0.1, 1.0, 7.0]))
     fit = weighted_ridge(rows, scores, weights, alpha)

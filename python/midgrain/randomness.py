@@ -7,10 +7,18 @@ import zlib
 import torch
 from torch import Tensor
 
-__all__ = ["seeded_by_content"]
+__all__ = ["seeded_by_content", "seeded_by_text"]
 
 
 def seeded_by_content(sample: Tensor, seed: int) -> torch.Generator:
     """Random numbers that are the same for the same float32 sample on the CPU and seed, alone or in any batch."""
-    digest = zlib.crc32(sample.contiguous().numpy().tobytes())
-    return torch.Generator().manual_seed((seed * 0x9E3779B1 + digest) % 2**63)
+    return _seeded(sample.contiguous().numpy().tobytes(), seed)
+
+
+def seeded_by_text(text: str, seed: int) -> torch.Generator:
+    """Random numbers that are the same for the same text and seed."""
+    return _seeded(text.encode(errors="backslashreplace"), seed)
+
+
+def _seeded(content: bytes, seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 0x9E3779B1 + zlib.crc32(content)) % 2**63)

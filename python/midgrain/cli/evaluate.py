@@ -90,7 +90,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure methods on a data set; run it again to go on, or to see the summary again."""
-    from midgrain.evaluate import MEASURES
+    from midgrain.evaluate import MEASURES, options_of
     from midgrain.evaluate import evaluate as run
 
     names, measures = _names(method, _METHODS), _names(measure, _MEASURES)
@@ -99,10 +99,13 @@ def evaluate(
         if name not in MEASURES:
             raise ValueError(f"measures: expected one of {', '.join(MEASURES)}, got {name!r}")
     wishes = Wishes.of(option, names, n_segments=n_segments, layer=layer)
-    wanted = options_of_measures(measure_option, {name: MEASURES[name].function for name in measures})
+    wanted = options_of_measures(measure_option, {name: options_of(name) - {"mean", "std"} for name in measures})
     if not data.exists():
         raise FileNotFoundError(f"data: there is no file or folder {str(data)!r}")
     loaded = load_network(model, device, size, mean, std, layer)
+    for options in wanted.values():
+        if "scene_model" in options:
+            options["scene_model"] = load_network(str(options["scene_model"]), device, size, mean, std).model
     results: Results = run(
         loaded,
         data,

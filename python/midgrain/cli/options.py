@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,8 +70,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 # Options of explainers that come from the network, or that the command sets.
 _SAID_OTHERWISE = frozenset({"mean", "std", "progress"})
-# Arguments of measures that come from the data set.
-_OF_THE_SAMPLE = frozenset({"model", "x", "heatmap", "target", "mask", "boxes", "segments", "scores", "mean", "std"})
 
 
 @dataclass(frozen=True)
@@ -121,21 +118,18 @@ def _check_some_have(name: str, methods: Sequence[str]) -> None:
         raise ValueError(f"option: {name!r} is no option of {', '.join(methods)}; {hint}")
 
 
-def options_of_measures(
-    given: Sequence[str] | None, measures: Mapping[str, Callable[..., Any]]
-) -> dict[str, dict[str, Any]]:
-    """Per measure the options of `--measure-option` that it has.
+def options_of_measures(given: Sequence[str] | None, known: Mapping[str, set[str]]) -> dict[str, dict[str, Any]]:
+    """Per measure the options of `--measure-option` that it has; `known` says which options each has.
 
     Raises:
         ValueError: a text without "=", or a name that none of the measures has.
     """
-    known = {name: set(inspect.signature(measure).parameters) for name, measure in measures.items()}
-    found: dict[str, dict[str, Any]] = {name: {} for name in measures}
+    found: dict[str, dict[str, Any]] = {name: {} for name in known}
     for text in given or []:
         option, value = _pair(text)
-        having = [name for name, options in known.items() if option in options - _OF_THE_SAMPLE]
+        having = [name for name, options in known.items() if option in options]
         if not having:
-            raise ValueError(f"measure-option: {option!r} is no option of {', '.join(measures)}")
+            raise ValueError(f"measure-option: {option!r} is no option of {', '.join(known)}")
         for name in having:
             found[name][option] = _value(value)
     return found

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from midgrain.evaluate.datasets import Dataset, Entry, read_dataset
-from midgrain.evaluate.measuring import MEASURES
+from midgrain.evaluate.measuring import MEASURES, options_of
 from midgrain.evaluate.planning import BASELINES, Run, plan_run
 from midgrain.evaluate.results import Results
 from midgrain.evaluate.run import evaluate
@@ -33,6 +33,7 @@ __all__ = [
     "Summary",
     "evaluate",
     "evaluate_sample",
+    "options_of",
     "plan_run",
     "read_dataset",
 ]

@@ -11,9 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from midgrain import measures
+from midgrain.evaluate.companions import OTHERS, POOL, Companions
 from midgrain.explanation import Explanation
+from midgrain.ops.checks import check_int
 
-__all__ = ["MEASURES", "ROW_COLUMNS", "Case", "Kind", "PlannedMeasure", "measure", "plan_measures"]
+__all__ = ["MEASURES", "ROW_COLUMNS", "Case", "Kind", "PlannedMeasure", "measure", "options_of", "plan_measures"]
 
 #: Columns that every row has besides those of the measures -> kind.
 ROW_COLUMNS = {
@@ -38,7 +40,8 @@ class Kind:
     function: Callable[..., Any]
     #: "lower" or "higher"; where the options decide, "order" picks from `orders`.
     better: str
-    #: What it looks at beside the heat map: "model", "mask", "boxes" or "regions".
+    #: What it looks at beside the heat map: "model", "mask", "boxes", "regions", "others" (heat maps of other samples)
+    #: or "second" (that of a second network).
     needs: str
     #: Further numbers, by what is added to the name -> the better direction; None where there is none.
     parts: Mapping[str, str | None]
@@ -46,6 +49,8 @@ class Kind:
     curves: tuple[str, ...] = ()
     #: `order=` -> direction, and the order by default.
     orders: Mapping[str, str] | None = None
+    #: Options that `function` does not have.
+    further: frozenset[str] = frozenset()
 
 
 def _model(function: Callable[..., Any], better: str, *curves: str, **parts: str | None) -> Kind:
@@ -76,10 +81,20 @@ MEASURES: dict[str, Kind] = {
     "bbox_score": Kind(measures.bbox_score, "higher", "mask", {}),
     # Its number is the share of samples whose box does not fit, known when all overlaps are; see results.
     "weak_localisation": Kind(measures.weak_localisation, "lower", "boxes", {}, ("iou",)),
+    "top_k_agreement": Kind(measures.lime_agreement, "higher", "regions", {"top5": "higher"}),
+    "model_contrast": Kind(measures.model_contrast, "higher", "second", {}, further=frozenset({"scene_model"})),
 }
+for _name in ("deletion", "insertion", "aopc", "afoc", "n_morf", "n_lerf"):
+    _kind = MEASURES[_name]
+    MEASURES[f"delta_{_name}"] = Kind(
+        _kind.function, _kind.better, "others", {"own": None, "others": None}, (), _kind.orders, frozenset({"k"})
+    )
 
 # Arguments that are no options of the user's.
-_GIVEN = frozenset({"model", "x", "heatmap", "target", "mask", "boxes", "segments", "scores"})
+_GIVEN = frozenset({"model", "x", "heatmap", "target", "mask", "boxes", "segments", "scores"}) | {
+    "object_heatmap",
+    "scene_heatmap",
+}
 _CURVE_PAIR = frozenset({"deletion", "insertion", "combined"})
 
 
@@ -114,6 +129,13 @@ class Case:
     #: Bool [1, *S] and float [n, (T,) 4], where they are known.
     mask: Tensor | None = None
     boxes: Tensor | None = None
+    companions: Companions | None = None
+
+
+def options_of(name: str) -> set[str]:
+    """The options of one of `MEASURES`."""
+    kind = MEASURES[name]
+    return (set(inspect.signature(kind.function).parameters) - _GIVEN) | kind.further
 
 
 def plan_measures(wanted: Any, common: Mapping[str, Any], curves: bool) -> list[PlannedMeasure]:
@@ -133,12 +155,13 @@ def plan_measures(wanted: Any, common: Mapping[str, Any], curves: bool) -> list[
     for label, (name, options) in specifications.items():
         if name not in MEASURES:
             raise ValueError(f"measures: expected one of {', '.join(MEASURES)}, got {name!r}")
-        known = set(inspect.signature(MEASURES[name].function).parameters) - _GIVEN
+        known = options_of(name)
         unknown = set(options) - known
         if unknown:
             raise ValueError(f"measures: {name} has no option {', '.join(sorted(unknown))}; it has {_list(known)}")
         kind = MEASURES[name]
         complete = {key: value for key, value in common.items() if key in known} | dict(options)
+        _check_companions(name, complete)
         group = f"{sorted(complete.items(), key=str)}" if name in _CURVE_PAIR else None
         planned.append(PlannedMeasure(label, name, complete, _columns(label, kind, complete), (), group))
     return [_with_curves(one, planned, curves) for one in planned]
@@ -185,6 +208,8 @@ def _run(
         if explanation.segments is None or explanation.scores is None:
             return None
         return function(case.model, case.x, explanation.segments, explanation.scores, case.target, **one.options)
+    if one.needs in ("others", "second"):
+        return _beside(function, one, case, heatmap)
     if one.group is not None and len({other.name for other in planned if other.group == one.group}) > 1:
         if one.group not in shared:
             shared[one.group] = measures.combined(case.model, case.x, heatmap, case.target, **one.options)
@@ -194,6 +219,18 @@ def _run(
         # That a constant map does better at average drop stands in the row and in the report.
         warnings.filterwarnings("ignore", message="average_drop: ")
         return function(case.model, case.x, heatmap, case.target, **one.options)
+
+
+def _beside(function: Callable[..., Any], one: PlannedMeasure, case: Case, heatmap: Tensor) -> Any:
+    """A measure of the heat map and others."""
+    assert case.companions is not None, "plans with such measures bring them"
+    options = {key: value for key, value in one.options.items() if key not in MEASURES[one.name].further}
+    if one.needs == "others":
+        others = case.companions.others(one.options.get("k", OTHERS), heatmap)
+        return measures.delta(function, case.model, case.x, heatmap, others, case.target, **options)
+    if case.mask is None:
+        raise ValueError(f"{one.label}: needs a mask or boxes of the object, and this sample has none")
+    return function(heatmap, case.companions.second(one.label), case.mask.to(heatmap.device), **options)
 
 
 def _over_frames(function: Callable[..., Any], one: PlannedMeasure, heatmap: Tensor, mask: Tensor) -> Tensor:
@@ -228,13 +265,24 @@ def _numbers(one: PlannedMeasure, result: Any) -> dict[str, Any]:
 
 
 def _number(value: Tensor) -> float:
-    return float(value.reshape(-1)[0])
+    """Of a batch of one; of several numbers, as of the other samples' heat maps, their mean."""
+    return float(value.double().mean())
 
 
 def _list_of_numbers(curve: Tensor, name: str) -> list[float]:
     thinned = curve[::_THINNED] if name in ("sic", "aic") else curve
     numbers: list[float] = thinned.detach().float().cpu().tolist()
     return numbers
+
+
+def _check_companions(name: str, options: Mapping[str, Any]) -> None:
+    if "k" in MEASURES[name].further:
+        check_int(options.get("k", OTHERS), "k", 1, POOL - 1)
+    if "scene_model" in MEASURES[name].further and not callable(options.get("scene_model")):
+        raise ValueError(
+            f"measures: {name} needs an option scene_model, the network that names scenes, got "
+            f"{options.get('scene_model')!r}"
+        )
 
 
 def _specifications(wanted: Any) -> dict[str, tuple[str, dict[str, Any]]]:

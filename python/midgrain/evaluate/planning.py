@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from midgrain import driver
-from midgrain.evaluate.datasets import Dataset, read_dataset
+from midgrain.evaluate.companions import OTHERS, OtherSamples
+from midgrain.evaluate.datasets import Dataset, Entry, read_dataset
 from midgrain.evaluate.identity import described, digest, environment, fingerprint
 from midgrain.evaluate.measuring import PlannedMeasure, plan_measures
 from midgrain.evaluate.samples import ClassNames, PreprocessLike
@@ -74,11 +75,20 @@ def plan_run(
     seed = check_int(seed, "seed", 0, 2**63 - 1)
     common = {"seed": seed} | ({} if mean is None else {"mean": mean, "std": std})
     planned = plan_measures(measures, common, check_bool(curves, "curves"))
-    specifications, made = _explainers(explainers, baselines, model, common, [one.name for one in planned])
+    chosen = _with_baselines(explainers, baselines, [one.name for one in planned])
+    specifications, made = _explainers(chosen, model, common)
+    second = {}
+    for one in planned:
+        if one.needs == "second":
+            network = one.options["scene_model"]
+            driver.check_model(network)
+            by_name = {label: value for label, value in chosen.items() if not _is_explainer(value)}
+            second[one.label] = _explainers(by_name, network, common)[1]
     names = ClassNames(classes)
     data = read_dataset(dataset, names)
     _check_located(data, planned)
-    plan = Plan(model, made, planned, preprocess, names, target, normalisation)
+    others = _others(data, planned, seed)
+    plan = Plan(model, made, planned, preprocess, names, target, normalisation, others, second)
     configuration = {
         "configuration": {
             "model": fingerprint(model),
@@ -102,7 +112,7 @@ def plan_run(
 
 def _check_located(data: Dataset, planned: Sequence[PlannedMeasure]) -> None:
     if not data.located:
-        located = [one.label for one in planned if one.needs in ("mask", "boxes")]
+        located = [one.label for one in planned if one.needs in ("mask", "boxes", "second")]
         if located:
             raise ValueError(
                 f"measures: {', '.join(located)} need(s) masks or boxes, which this data set does not have; use a CSV "
@@ -110,10 +120,28 @@ def _check_located(data: Dataset, planned: Sequence[PlannedMeasure]) -> None:
             )
 
 
-def _explainers(
-    wanted: Any, baselines: Sequence[str] | None, model: Any, common: Mapping[str, Any], measured: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Callable[..., Any]]]:
-    """What each explainer is, for the configuration, and the explainers."""
+def _others(data: Dataset, planned: Sequence[PlannedMeasure], seed: int) -> OtherSamples | None:
+    """The samples that measures put beside each, where any of them does."""
+    wanting = [one for one in planned if one.needs == "others"]
+    if not wanting:
+        return None
+    if not isinstance(data.entries, Sequence):
+        raise ValueError(
+            f"measures: {wanting[0].label} needs other samples beside each, so a data set with a length, got an "
+            "iterator"
+        )
+    entries: Sequence[Entry] = data.entries
+    for one in wanting:
+        k = one.options.get("k", OTHERS)
+        if len(entries) <= k:
+            raise ValueError(
+                f"measures: {one.label} needs more than k = {k} samples, got {len(entries)}; use a smaller k"
+            )
+    return OtherSamples(entries, seed)
+
+
+def _with_baselines(wanted: Any, baselines: Sequence[str] | None, measured: Sequence[str]) -> dict[str, Any]:
+    """Name in the results -> name, (name, options) or explainer."""
     named = _named(wanted)
     if baselines is None:
         baselines = (*BASELINES, *(("constant",) if "average_drop" in measured else ()))
@@ -121,10 +149,21 @@ def _explainers(
         raise TypeError(f"baselines: expected names of methods, got {baselines!r}")
     for name in baselines:
         named.setdefault(name, name)
+    return named
+
+
+def _is_explainer(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
+
+
+def _explainers(
+    named: Mapping[str, Any], model: Any, common: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Callable[..., Any]]]:
+    """What each explainer is, for the configuration, and the explainers."""
     specifications: dict[str, Any] = {}
     made: dict[str, Callable[..., Any]] = {}
     for label, value in named.items():
-        if callable(value) and not isinstance(value, type):
+        if _is_explainer(value):
             specifications[label], made[label] = described(value), value
             continue
         name, options = (value, {}) if isinstance(value, str) else _pair(label, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from midgrain import driver
+from midgrain.evaluate.companions import Companions, OtherSamples
 from midgrain.evaluate.datasets import Entry
 from midgrain.evaluate.measuring import Case, PlannedMeasure, measure
 from midgrain.evaluate.samples import ClassNames, PreprocessLike, prepare
@@ -43,6 +45,10 @@ class Plan:
     #: One of `TARGETS`.
     target: str = "given"
     normalisation: Normalisation = field(default_factory=Normalisation)
+    #: For measures that put other samples' heat maps beside each.
+    others: OtherSamples | None = None
+    #: For measures with a second network: name of the measure -> name of the explainer -> the same for that network.
+    second: Mapping[str, Mapping[str, Callable[..., Any]]] = field(default_factory=dict)
 
     def columns(self) -> dict[str, str | None]:
         """Columns of numbers that the measures fill -> the better direction."""
@@ -69,8 +75,8 @@ class Record:
 def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Record:
     """Explain one sample with every explainer and measure every explanation.
 
-    Nothing is remembered between samples, and no exception of a broken sample, a refusing explainer or a failing
-    measure gets out: each becomes an error of the record, and the rest goes on.
+    The result depends on nothing that went before, and no exception of a broken sample, a refusing explainer or a
+    failing measure gets out: each becomes an error of the record, and the rest goes on.
 
     Args:
         entry: the sample.
@@ -88,15 +94,7 @@ def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Recor
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         return _failed(record, "read", error)
     try:
-        with driver.preserved(plan.model, x):
-            seen = driver.forward(plan.model, driver.check_input(x), None)
-            if seen.outputs is None or seen.target is None:
-                raise ValueError("model: expected logits [1, classes]")
-            predicted = int(seen.target[0])
-            probabilities = seen.outputs[0].float().softmax(0)
-        target = predicted if plan.target == "predicted" or prepared.label is None else prepared.label
-        if not 0 <= target < len(probabilities):
-            raise ValueError(f"label: expected a class in 0 .. {len(probabilities) - 1}, got {target}")
+        predicted, target, probability = _seen(x, prepared.label, plan)
     except (ValueError, TypeError, RuntimeError) as error:
         return _failed(record, "model", error)
     known = {
@@ -104,7 +102,7 @@ def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Recor
         "label": prepared.label,
         "predicted": predicted,
         "target": target,
-        "probability": float(probabilities[target]),
+        "probability": probability,
     }
     pictures = {}
     for name, explainer in plan.explainers.items():
@@ -113,7 +111,8 @@ def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Recor
         except Exception as error:  # Likewise an explainer of the user's.
             _failed(record, name, error)
             continue
-        case = Case(plan.model, x, target, prepared.mask, prepared.boxes)
+        beside = _companions(entry, x, name, plan)
+        case = Case(plan.model, x, target, prepared.mask, prepared.boxes, beside)
         values, failed = measure(plan.measures, case, explanation)
         for label, problem in failed.items():
             _failed(record, f"{name}: {label}", problem)
@@ -126,6 +125,41 @@ def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Recor
         return record
     shown = {"input": _data_uri(_picture(x, plan)), **pictures}
     return Record(record.id, record.rows, record.errors, {"title": _title(known), "pictures": shown})
+
+
+def _seen(x: Tensor, label: int | None, plan: Plan) -> tuple[int, int, float]:
+    """The predicted class, the one to explain, and its probability."""
+    with driver.preserved(plan.model, x):
+        seen = driver.forward(plan.model, driver.check_input(x), None)
+        if seen.outputs is None or seen.target is None:
+            raise ValueError("model: expected logits [1, classes]")
+        predicted = int(seen.target[0])
+        probabilities = seen.outputs[0].float().softmax(0)
+    target = predicted if plan.target == "predicted" or label is None else label
+    if not 0 <= target < len(probabilities):
+        raise ValueError(f"label: expected a class in 0 .. {len(probabilities) - 1}, got {target}")
+    return predicted, target, float(probabilities[target])
+
+
+def _companions(entry: Entry, x: Tensor, name: str, plan: Plan) -> Companions:
+    """What measures may put beside this sample's explanation by this explainer."""
+
+    def explain(other: Entry) -> Tensor:
+        prepared = prepare(other.read(), plan.preprocess, plan.classes)
+        x = prepared.x.to(_device(plan.model))
+        target = _seen(x, prepared.label, plan)[1]
+        return _explained(plan.explainers[name], x, target, name)[0].heatmap[0]
+
+    def others(k: int) -> Sequence[Tensor]:
+        assert plan.others is not None, "plans with such measures bring them"
+        return plan.others.maps(name, entry.id, k, explain)
+
+    def second(explainers: Mapping[str, Callable[..., Any]]) -> Tensor:
+        if name not in explainers:
+            raise ValueError(f"{name}: expected an explainer given by name, to make it for the second network too")
+        return _explained(explainers[name], x, None, name)[0].heatmap
+
+    return Companions(others, {label: functools.partial(second, each) for label, each in plan.second.items()})
 
 
 def _failed(record: Record, stage: str, error: Exception) -> Record:
@@ -143,7 +177,7 @@ def _device(model: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _explained(explainer: Callable[..., Any], x: Tensor, target: int, name: str) -> tuple[Explanation, float]:
+def _explained(explainer: Callable[..., Any], x: Tensor, target: int | None, name: str) -> tuple[Explanation, float]:
     _wait(x)
     start = time.perf_counter()
     found = explainer(x, target)

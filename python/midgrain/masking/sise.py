@@ -17,7 +17,7 @@ from midgrain.driver import Target
 from midgrain.explainer_base import ManyPassExplainer, to_uint8
 from midgrain.explanation import Explanation
 from midgrain.maps import min_max, resize_maps
-from midgrain.network.altered import check_batch_size
+from midgrain.network.altered import check_batch_size, log_odds
 from midgrain.network.capture import Capture, Site, capture
 from midgrain.network.modules import unwrapped
 from midgrain.network.probe import Probe, check_output
@@ -181,16 +181,7 @@ def _log_odds(classes: Tensor) -> Callable[[Tensor], Tensor]:
     So the same maps raise it and are compared with the same largest, also where p is so near to 0 or 1 that its own
     gradient vanishes.
     """
-
-    def score(outputs: Tensor) -> Tensor:
-        if outputs.shape[1] == 1:
-            raise ValueError("output: expected 'logit' for a network of one class, whose probability is always 1")
-        logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        index = classes[:, None]
-        others = logits.scatter(1, index, -torch.inf)
-        return logits.gather(1, index)[:, 0] - others.logsumexp(1)
-
-    return score
+    return lambda outputs: log_odds(outputs).gather(1, classes[:, None])[:, 0]
 
 
 def _block_maps(probe: Probe, maps: Tensor, chosen: Tensor, advance: Callable[[int], object]) -> Tensor:

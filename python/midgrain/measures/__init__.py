@@ -5,7 +5,7 @@
   `aic` and `sic` at how much of the picture must be sharp.
 * Decisions: `n_morf`, `n_lerf` and `superpixel_removal`, how much can go until the class changes.
 * Retraining: `roar`, what a network can still learn without the important pixels.
-* Specificity: `delta` of any of them, `top_k_agreement`, `model_contrast`.
+* Specificity: `delta` of any of them, `top_k_agreement` with any reference, `lime_agreement`, `model_contrast`.
 * Localisation: `pointing_game`, `energy_pointing_game`, `mask_iou`, `bbox_score` and `weak_localisation` compare with a
   mask or a box of the object.
 * Statistics: `bootstrap_interval`, `win_matrix`, `wilcoxon_matrix`, `krippendorff_alpha`, `measure_correlations`: how
@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from midgrain.measures.agreement import model_contrast, top_k_agreement
+from midgrain.measures.agreement import Agreement, lime_agreement, model_contrast, top_k_agreement
 from midgrain.measures.boxes import WeakLocalisation, localisation_error, weak_localisation
 from midgrain.measures.comparison import krippendorff_alpha, measure_correlations, wilcoxon_matrix, win_matrix
 from midgrain.measures.decision import DecisionChange, n_lerf, n_morf, superpixel_removal
@@ -28,6 +28,7 @@ from midgrain.measures.specificity import Delta, delta, other_images
 from midgrain.measures.statistics import Interval, bootstrap_interval
 
 __all__ = [
+    "Agreement",
     "AverageDrop",
     "Combined",
     "DecisionChange",
@@ -53,6 +54,7 @@ __all__ = [
     "insertion",
     "is_difficult",
     "krippendorff_alpha",
+    "lime_agreement",
     "localisation_error",
     "mask_iou",
     "measure_correlations",

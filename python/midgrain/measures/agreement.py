@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from midgrain.driver import Target
 from midgrain.maps import min_max
 from midgrain.measures.order import check_maps
 from midgrain.ops.checks import check_bool, check_int
+from midgrain.regions.lime import LIME
 
-__all__ = ["model_contrast", "top_k_agreement"]
+__all__ = ["Agreement", "lime_agreement", "model_contrast", "top_k_agreement"]
+
+_TOP = (1, 5)
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Whether the best superpixel is among a reference's best."""
+
+    #: The reference's best one, float32 [B], 0 or 1; between where several are best.
+    value: Tensor
+    #: Its best five, float32 [B].
+    top5: Tensor
+    #: The reference's scores, float32 [B, n], NaN beyond a sample's own count.
+    reference: Tensor
 
 
 def top_k_agreement(scores: Tensor, reference: Tensor, k: int | Sequence[int] = (1, 5)) -> Tensor:
@@ -60,6 +78,48 @@ def top_k_agreement(scores: Tensor, reference: Tensor, k: int | Sequence[int] = 
         rows.append((best & among).sum(1) / best.sum(1))
     found = torch.stack(rows, 1).float()
     return found if isinstance(k, list | tuple) else found[:, 0]
+
+
+def lime_agreement(
+    model: Any,
+    x: Tensor,
+    segments: Tensor,
+    scores: Tensor,
+    target: Target = None,
+    n_samples: int = 1000,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Agreement:
+    """Is the best superpixel among the best 1 and 5 of LIME in the same superpixels?
+
+    Args:
+        model: a network returning logits [B, classes].
+        x: [B, 3, *S].
+        segments: int32 labels [B, *S].
+        scores: floats [B, n], NaN beyond a sample's own count.
+        target: the explained class of each sample; None means the predicted one.
+        n_samples: of LIME; 1000 in the paper.
+        batch_size: LIME's copies at once; None chooses by the input's size.
+        seed: of LIME's samples.
+
+    Raises:
+        TypeError, ValueError: see `top_k_agreement` and `midgrain.regions.LIME`.
+
+    Source: GWS (Hartley et al. 2019), section 4.2.
+
+    Example:
+        >>> import torch, midgrain as mg
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 4))
+        >>> x = torch.rand(2, 3, 16, 16)
+        >>> e = mg.explainer("swag-i", model, scorer="input-x-gradient", n_segments=9)(x)
+        >>> mg.measures.lime_agreement(model, x, e.segments, e.scores, e.target, n_samples=50).value.shape
+        torch.Size([2])
+    """
+    explain = LIME(model, superpixels=segments, n_samples=n_samples, batch_size=batch_size, seed=seed)
+    reference = explain(x, target).scores
+    assert reference is not None
+    found = top_k_agreement(scores, reference.to(scores.device), _TOP)
+    return Agreement(found[:, 0], found[:, 1], reference)
 
 
 def model_contrast(object_heatmap: Tensor, scene_heatmap: Tensor, mask: Tensor, normalise: bool = True) -> Tensor:

@@ -26,8 +26,6 @@ __all__ = [
 # Values of the network's input in one pass.
 _VALUES_AT_ONCE = {"cpu": 2**19, "cuda": 2**24}
 _MOST_AT_ONCE = 128
-# 1 - p of a class that is certain, so that its log-odds stay finite: those of one class alone, say.
-_LEAST_DOUBT = 1e-15
 
 #: The alteration that changes nothing.
 UNALTERED = -1
@@ -120,17 +118,36 @@ def copies_at_once(x: Tensor) -> int:
 
 
 def probabilities(outputs: Tensor) -> Tensor:
-    """Softmax over the classes, in float32 or wider."""
+    """Softmax over the classes, in float32 or wider.
+
+    Raises:
+        ValueError: there is one class only, whose probability says nothing.
+    """
+    _check_choice(outputs)
     return outputs.softmax(1, dtype=torch.promote_types(outputs.dtype, torch.float32))
 
 
 def log_odds(outputs: Tensor) -> Tensor:
     """log(p / (1 - p)) of every class's softmax probability p, in float64; differentiable.
 
-    It rises and falls with the probability, but does not flatten out where that is near 0 or 1.
+    It rises and falls with the probability, but flattens out nowhere, however near p is to 0 or 1.
+
+    Raises:
+        ValueError: there is one class only, whose odds are infinite.
     """
-    logs = outputs.double().log_softmax(1).clamp(max=-_LEAST_DOUBT)
-    return logs - torch.log(-torch.expm1(logs))
+    _check_choice(outputs)
+    logits = outputs.double()
+    logs = logits.log_softmax(1)
+    best = logits.detach().argmax(1, keepdim=True)
+    # 1 - p keeps its digits where p is at most 1/2. Of the best class it is what the others have together.
+    unlikely = logs - torch.log1p(-logs.scatter(1, best, -torch.inf).exp())
+    ahead = logits.gather(1, best) - logits.scatter(1, best, -torch.inf).logsumexp(1, keepdim=True)
+    return unlikely.scatter(1, best, ahead)
+
+
+def _check_choice(outputs: Tensor) -> None:
+    if outputs.shape[1] == 1:
+        raise ValueError("output: expected 'logit' for a network of one class, whose probability is always 1")
 
 
 def check_batch_size(batch_size: int | None) -> int | None:
