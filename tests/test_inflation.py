@@ -20,7 +20,6 @@ from midgrain.models import load_model
 from midgrain.pictures import open_picture
 from models_for_tests import METHODS, batch_for, one_thread, quick_explainer, seeded, tiny_net  # noqa: F401
 
-
 QUICK = ("gradcam", "layercam", "jittercam", "scorecam", "swag-ig", "guided", "fullgrad", "deepmaps", "rise")
 
 
