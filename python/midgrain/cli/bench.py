@@ -131,10 +131,12 @@ def _network(seconds: float, quick: bool) -> dict[str, Any]:
     import torch
 
     from midgrain.models import load_model
+    from midgrain.pictures import Preprocess
     from midgrain.regions import SWAG
 
     try:
         loaded = load_model("demo")
+        assert isinstance(loaded.preprocess, Preprocess)
     except ModuleNotFoundError as error:
         return {"missing": str(error)}
     mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (loaded.preprocess.mean, loaded.preprocess.std))

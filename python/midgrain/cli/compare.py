@@ -65,7 +65,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Draw what several methods say about one photograph side by side."""
-    from midgrain.pictures import open_picture
+    from midgrain.pictures import Preprocess, open_picture
     from midgrain.plots import plot_comparison
 
     names = _names(method)
@@ -74,6 +74,8 @@ def compare(
     _check_output(output)
     picture = open_picture(photo)
     loaded = load_network(model, device, size, mean, std, layer)
+    if not isinstance(loaded.preprocess, Preprocess):
+        raise ValueError(f"model: expected one for pictures, and {model} takes clips; midgrain explain draws these")
     # The class is the same for all methods; this pass also loads what torch loads lazily, outside of their times.
     seen, shown = explain_picture(picture, loaded, "centre", class_number(target, loaded), device)
     explained = class_entry(seen, loaded)

@@ -11,11 +11,13 @@ from rich.table import Table
 
 from midgrain.cli.options import (
     DeviceOption,
+    FramesOption,
     JsonOption,
     LayerOption,
     MeanOption,
     MethodOption,
     ModelOption,
+    RateOption,
     SegmentsOption,
     SizeOption,
     StdOption,
@@ -40,7 +42,7 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A folder of pictures, a folder of class folders, or a CSV file (path, label, boxes, mask).",
+            help="A folder of pictures or videos, a folder of class folders, or a CSV file (path, label, boxes, mask).",
         ),
     ],
     output: Annotated[
@@ -95,6 +97,8 @@ def evaluate(
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    frames: FramesOption = None,
+    rate: RateOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -111,7 +115,7 @@ def evaluate(
     wanted = options_of_measures(measure_option, {name: options_of(name) - {"mean", "std"} for name in measures})
     if not data.exists():
         raise FileNotFoundError(f"data: there is no file or folder {str(data)!r}")
-    loaded = load_network(model, device, size, mean, std, layer)
+    loaded = load_network(model, device, size, mean, std, layer, frames, rate)
     for options in wanted.values():
         if "scene_model" in options:
             options["scene_model"] = load_network(str(options["scene_model"]), device, size, mean, std).model

@@ -1,4 +1,4 @@
-"""What commands do with one photograph: explain it, say what the network saw, write a picture."""
+"""What commands do with one photograph or video: explain it, say what the network saw, write a picture."""
 
 from __future__ import annotations
 
@@ -15,13 +15,25 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.figure import Figure
     from PIL import Image
+    from torch import Tensor
 
+    from midgrain.clips import Clip
     from midgrain.explanation import Explanation
     from midgrain.models import LoadedModel
 
-__all__ = ["Ranking", "class_entry", "explain_picture", "ranking", "save_figure", "save_picture"]
+__all__ = [
+    "Ranking",
+    "class_entry",
+    "explain_clip",
+    "explain_picture",
+    "ranking",
+    "save_clip",
+    "save_figure",
+    "save_picture",
+]
 
 _SHOWN_SIDE = 1024
+_SHOWN_CLIP_SIDE = 512
 _DOTS_PER_INCH = 110
 
 
@@ -38,11 +50,34 @@ def explain_picture(
     picture: Image.Image, loaded: LoadedModel, method: str, target: int | None, device: str, **options: Any
 ) -> tuple[Explanation, npt.NDArray[np.uint8]]:
     """One explanation, and the network's crop of the picture to draw it on."""
+    from midgrain.pictures import Preprocess
+
+    preprocess = loaded.preprocess
+    assert isinstance(preprocess, Preprocess)
+    explanation = _explained(preprocess(picture), loaded, method, target, device, options)
+    return explanation, preprocess.shown(picture, _SHOWN_SIDE)
+
+
+def explain_clip(
+    clip: Clip, loaded: LoadedModel, method: str, target: int | None, device: str, **options: Any
+) -> tuple[Explanation, npt.NDArray[np.uint8]]:
+    """Likewise of a clip, and the network's crop of its frames, [T, H, W, 3]."""
+    from midgrain.clips import ClipPreprocess
+
+    preprocess = loaded.preprocess
+    assert isinstance(preprocess, ClipPreprocess)
+    explanation = _explained(preprocess(clip), loaded, method, target, device, options)
+    return explanation, preprocess.shown(clip, _SHOWN_CLIP_SIDE)
+
+
+def _explained(
+    x: Tensor, loaded: LoadedModel, method: str, target: int | None, device: str, options: dict[str, Any]
+) -> Explanation:
     from midgrain.registry import explainer
 
     run = explainer(method, loaded.model, mean=loaded.preprocess.mean, std=loaded.preprocess.std, **options)
-    explanation = run(loaded.preprocess(picture).to(find_device(device)), target)
-    return explanation, loaded.preprocess.shown(picture, _SHOWN_SIDE)
+    explanation: Explanation = run(x.to(find_device(device)), target)
+    return explanation
 
 
 def ranking(explanation: Explanation, loaded: LoadedModel, k: int = 5) -> list[Ranking]:
@@ -75,6 +110,17 @@ def save_picture(pixels: npt.NDArray[np.uint8], path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Likewise a Matplotlib figure."""
     _write(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=_DOTS_PER_INCH))
+
+
+def save_clip(frames: npt.NDArray[np.uint8], path: Path, rate: float) -> None:
+    """Write uint8 [T, H, W, 3] as a film in the format of the path's ending, whole or not at all; makes its folder."""
+    from midgrain.clips import write_clip
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(frames, path, rate)
+    except OSError as error:
+        raise OSError(f"output: cannot write {str(path)!r} ({error.strerror or error})") from error
 
 
 def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

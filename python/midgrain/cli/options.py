@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from midgrain.clips import ClipPreprocess
     from midgrain.models import LoadedModel
+    from midgrain.pictures import Preprocess
 
 __all__ = [
     "AlphaOption",
     "ContoursOption",
     "DeviceOption",
+    "FramesOption",
     "JsonOption",
     "LayerOption",
     "MeanOption",
     "MethodOption",
     "ModelOption",
+    "RateOption",
     "SegmentsOption",
     "SizeOption",
     "StdOption",
@@ -38,7 +42,9 @@ __all__ = [
 ModelOption = Annotated[
     str,
     typer.Option(
-        "--model", "-m", help="demo, torchvision:NAME, timm:NAME, FILE.pt2, FILE.pt, FILE.onnx or MODULE:FUNCTION."
+        "--model",
+        "-m",
+        help="demo, demo-clip, torchvision:NAME, timm:NAME, FILE.pt2, FILE.pt, FILE.onnx or MODULE:FUNCTION.",
     ),
 ]
 TargetOption = Annotated[
@@ -63,6 +69,14 @@ MethodOption = Annotated[
 AlphaOption = Annotated[float, typer.Option(help="Opacity of the heat map, 0 to 1.")]
 ContoursOption = Annotated[bool, typer.Option(help="Draw superpixel borders.")]
 SizeOption = Annotated[int | None, typer.Option(help="Side of the network's input, where the model does not say.")]
+FramesOption = Annotated[
+    int | None,
+    typer.Option("--frames", help="Frames per clip; says of a network from a file or function that it takes clips."),
+]
+RateOption = Annotated[
+    float | None,
+    typer.Option("--rate", help="Frames per second that clips are taken at, where the model does not say."),
+]
 MeanOption = Annotated[str | None, typer.Option(help="Normalisation of RGB in 0..1: three numbers with commas.")]
 StdOption = Annotated[str | None, typer.Option(help="Likewise.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
@@ -166,7 +180,14 @@ def check_alpha(alpha: float) -> None:
 
 
 def load_network(
-    spec: str, device: str, size: int | None, mean: str | None, std: str | None, layer: str | None = None
+    spec: str,
+    device: str,
+    size: int | None,
+    mean: str | None,
+    std: str | None,
+    layer: str | None = None,
+    frames: int | None = None,
+    rate: float | None = None,
 ) -> LoadedModel:
     """The network that `--model` means, with the preprocessing that the other options ask for.
 
@@ -175,20 +196,48 @@ def load_network(
     """
     from midgrain.models import load_model
     from midgrain.network.modules import find_module, unwrapped
+    from midgrain.pictures import Preprocess
 
     loaded = load_model(spec, find_device(device))
     if layer is not None:
         find_module(unwrapped(loaded.model), layer)
     preprocess = loaded.preprocess
+    if frames is not None or rate is not None:
+        preprocess = _for_clips(spec, preprocess, frames, rate)
     if size is not None:
         if size < 1:
             raise ValueError(f"size: expected 1 or more, got {size}")
-        preprocess = replace(preprocess, crop=size, resize=round(size * preprocess.resize / preprocess.crop))
+        if isinstance(preprocess, Preprocess):
+            preprocess = replace(preprocess, crop=size, resize=round(size * preprocess.resize / preprocess.crop))
+        else:
+            preprocess = preprocess.sized(size)
     if mean is not None:
         preprocess = replace(preprocess, mean=_three_numbers(mean, "mean"))
     if std is not None:
         preprocess = replace(preprocess, std=_three_numbers(std, "std"))
     return replace(loaded, preprocess=preprocess)
+
+
+def _for_clips(
+    spec: str, preprocess: Preprocess | ClipPreprocess, frames: int | None, rate: float | None
+) -> ClipPreprocess:
+    """A preprocessing for clips of these frames; that for pictures, where a network does not say what it takes."""
+    from midgrain.clips import ClipPreprocess
+    from midgrain.pictures import Preprocess
+
+    if isinstance(preprocess, Preprocess):
+        if spec == "demo" or spec.startswith(("torchvision:", "timm:")):
+            given = "frames" if frames is not None else "rate"
+            raise ValueError(f"{given}: {spec} takes pictures; there are demo-clip and torchvision:r3d_18")
+        picture = preprocess
+        preprocess = ClipPreprocess(
+            picture.resize, picture.crop, picture.mean, picture.std, picture.interpolation, antialias=True
+        )
+    return replace(
+        preprocess,
+        frames=preprocess.frames if frames is None else frames,
+        rate=preprocess.rate if rate is None else rate,
+    )
 
 
 def find_device(name: str) -> Any:

@@ -20,12 +20,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from midgrain.evaluate.samples import ClassNames, Sample, read_mask
+from midgrain.clips import VIDEO_SUFFIXES, Clip
+from midgrain.evaluate.samples import ClassNames, Sample
+from midgrain.evaluate.truth import read_mask
 from midgrain.pictures import PICTURE_SUFFIXES
 
 __all__ = ["Dataset", "Entry", "read_dataset"]
 
-_COLUMNS = ("path", "id", "label", "mask", "mask_value", "boxes")
+_COLUMNS = ("path", "id", "label", "mask", "mask_value", "boxes", "start", "end", "source_rate")
+_SECONDS = ("start", "end", "source_rate")
+_SUFFIXES = {"pictures": PICTURE_SUFFIXES, "videos": VIDEO_SUFFIXES}
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,13 @@ def read_dataset(dataset: Any, classes: ClassNames) -> Dataset:
     """What a data set holds; pictures are only read when their turn comes.
 
     Args:
-        dataset: a folder of pictures; a folder of folders, one for each class, named by the classes' names or numbers;
-            a CSV file with a column "path" and any of "id", "label", "mask" (a path), "mask_value" (which of the mask's
-            numbers is the object, by default all but 0) and "boxes" ("x0 y0 x1 y1; ...", or JSON), paths relative to
-            the file; a data set in torchvision's manner with `len()` and `dataset[i]`
-            that gives (picture or tensor, class); a sequence or an iterator of such pairs, of `Sample`, or of inputs
-            without a class.
+        dataset: a folder of pictures or of videos; a folder of such folders, one for each class, named by the classes'
+            names or numbers; a CSV file with a column "path" (a picture, a video or a folder of frames) and any of
+            "id", "label", "mask" (a path), "mask_value" (which of the mask's numbers is the object, by default all but
+            0), "boxes" ("x0 y0 x1 y1; ...", or JSON), and for videos "start" and "end" in seconds and "source_rate" of
+            folders of frames, paths relative to the file; a data set in torchvision's manner with `len()` and
+            `dataset[i]` that gives (picture, frames or tensor, class) or (frames, sound, class); a sequence or an
+            iterator of such tuples, of `Sample`, or of inputs without a class.
         classes: the names of classes.
 
     Raises:
@@ -92,42 +97,63 @@ def read_dataset(dataset: Any, classes: ClassNames) -> Dataset:
     )
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """A folder's pictures and videos."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    return {
+        kind: found
+        for kind, suffixes in _SUFFIXES.items()
+        if (found := [path for path in files if path.suffix.lower() in suffixes])
+    }
+
+
+def _one_kind(folders: Mapping[Path, Mapping[str, list[Path]]], path: Path) -> str | None:
+    """What all these folders hold, None where there is none.
+
+    Raises:
+        ValueError: both pictures and videos.
+    """
+    examples = {kind: files[0] for found in folders.values() for kind, files in found.items()}
+    if len(examples) > 1:
+        raise ValueError(
+            f"dataset: expected pictures or videos, {str(path)!r} holds both ({examples['pictures'].relative_to(path)} "
+            f"and {examples['videos'].relative_to(path)})"
+        )
+    return next(iter(examples), None)
 
 
 def _folder(path: Path, classes: ClassNames) -> Dataset:
     description = {"kind": "folder", "path": str(path.resolve())}
-    own = _pictures(path)
-    inside = {
-        folder: pictures
-        for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if (pictures := _pictures(folder))
-    }
+    folders = {path: _files(path)}
+    for folder in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        folders[folder] = _files(folder)
+    kind = _one_kind(folders, path)
+    if kind is None:
+        raise ValueError(
+            f"dataset: the folder {str(path)!r} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) or videos "
+            f"({', '.join(sorted(VIDEO_SUFFIXES))}), nor do the folders in it"
+        )
+    own = folders.pop(path).get(kind, [])
+    inside = {folder: found[kind] for folder, found in folders.items() if found}
     if own and inside:
         raise ValueError(
-            f"dataset: expected pictures or class folders, {str(path)!r} holds both ({own[0].name} and "
+            f"dataset: expected {kind} or class folders, {str(path)!r} holds both ({own[0].name} and "
             f"{next(iter(inside)).name}/)"
         )
     if own:
-        entries = [_entry(Sample(_shown(picture.name), picture)) for picture in own]
+        entries = [_entry(Sample(_shown(file.name), file)) for file in own]
         return Dataset(entries, len(entries), description, located=False)
-    if not inside:
-        raise ValueError(
-            f"dataset: the folder {str(path)!r} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), nor do the "
-            "folders in it"
-        )
     unknown = [folder.name for folder in inside if folder.name not in classes and not folder.name.isdecimal()]
     if unknown:
         raise ValueError(
             f"dataset: expected class folders named by the classes' numbers or names, got {', '.join(unknown[:5])}"
             f"{', ...' if len(unknown) > 5 else ''}; pass classes=, a mapping from the folders' names to classes"
         )
-    # The first picture of every class, then the second: the first so many samples are of all classes.
-    rounds = itertools.zip_longest(*([(folder, picture) for picture in each] for folder, each in inside.items()))
+    # The first of every class, then the second: the first so many samples are of all classes.
+    rounds = itertools.zip_longest(*([(folder, file) for file in each] for folder, each in inside.items()))
     entries = [
-        _entry(Sample(_shown(f"{folder.name}/{picture.name}"), picture, folder.name))
-        for folder, picture in (pair for one in rounds for pair in one if pair is not None)
+        _entry(Sample(_shown(f"{folder.name}/{file.name}"), file, folder.name))
+        for folder, file in (pair for one in rounds for pair in one if pair is not None)
     ]
     return Dataset(entries, len(entries), description, located=False)
 
@@ -177,7 +203,17 @@ def _csv_sample(name: str, texts: Mapping[str, str], folder: Path) -> Sample:
         texts.get("label"),
         _mask(folder / mask, texts.get("mask_value")) if mask else None,
         _boxes(boxes) if boxes else None,
+        *(_seconds(name, texts.get(name)) for name in _SECONDS),
     )
+
+
+def _seconds(name: str, text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected a number, got {text!r}") from error
 
 
 def _mask(path: Path, value: str | None) -> Path | npt.NDArray[np.bool_]:
@@ -185,6 +221,8 @@ def _mask(path: Path, value: str | None) -> Path | npt.NDArray[np.bool_]:
         return path
     if not value.isdecimal():
         raise ValueError(f"mask_value: expected a number, got {value!r}")
+    if path.is_dir():
+        raise ValueError(f"mask_value: expected the picture of a mask, got the folder {path.name!r}")
     found: npt.NDArray[np.bool_] = np.equal(read_mask(path), int(value))
     if not found.any():
         raise ValueError(f"mask_value: {value} is nowhere in {path.name!r}")
@@ -193,11 +231,11 @@ def _mask(path: Path, value: str | None) -> Path | npt.NDArray[np.bool_]:
 
 def _boxes(text: str) -> Any:
     try:
-        if text.startswith("["):
+        if text.startswith(("[", "{")):
             return json.loads(text)
         return [[float(number) for number in box.replace(",", " ").split()] for box in text.split(";") if box.strip()]
     except ValueError as error:
-        raise ValueError(f"boxes: expected 'x0 y0 x1 y1; ...', got {text!r}") from error
+        raise ValueError(f"boxes: expected 'x0 y0 x1 y1; ...' or JSON, got {text!r}") from error
 
 
 def _indexed(dataset: Any) -> Dataset:
@@ -233,10 +271,11 @@ def _entry(sample: Sample) -> Entry:
 def _as_sample(item: Any, name: str) -> Sample:
     if isinstance(item, Sample):
         return item
-    if isinstance(item, Tensor | Image.Image | str | os.PathLike):
+    if isinstance(item, Tensor | np.ndarray | Image.Image | Clip | str | os.PathLike):
         return Sample(name, item)
-    if isinstance(item, Sequence) and len(item) == 2:
-        return Sample(name, item[0], _label(item[1]))
+    if isinstance(item, Sequence) and len(item) in (2, 3):
+        # Of three, the second is a video's sound.
+        return Sample(name, item[0], _label(item[-1]))
     raise TypeError(f"dataset: expected a Sample or (picture or tensor, class), got {type(item).__name__}")
 
 

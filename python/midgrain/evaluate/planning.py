@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from midgrain import driver
+from midgrain.clips import ClipPreprocess
 from midgrain.evaluate.companions import OTHERS, OtherSamples
 from midgrain.evaluate.datasets import Dataset, Entry, read_dataset
 from midgrain.evaluate.measuring import PlannedMeasure, plan_measures
@@ -66,8 +67,10 @@ def plan_run(
         model = model.model
     driver.check_model(model)
     if preprocess is not None and not callable(preprocess):
-        raise TypeError(f"preprocess: expected a callable from a picture, got {type(preprocess).__name__}")
-    if isinstance(preprocess, Preprocess) and mean is None and std is None:
+        raise TypeError(
+            f"preprocess: expected a callable from a picture or a video's frames, got {type(preprocess).__name__}"
+        )
+    if isinstance(preprocess, Preprocess | ClipPreprocess) and mean is None and std is None:
         mean, std = preprocess.mean, preprocess.std
     normalisation = Normalisation(mean, std)
     if target not in TARGETS:

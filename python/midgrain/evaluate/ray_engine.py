@@ -217,8 +217,11 @@ class _Worker:
         plan, shared = stored
         self._plan: Plan = pickle.loads(ray.get(plan))
         self._shared = None if shared is None else pickle.loads(ray.get(shared))
-        if on_gpu and isinstance(self._plan.model, nn.Module):
-            self._plan.model.to("cuda")
+        if on_gpu:
+            # Measures may bring a second network.
+            for each in (self._plan.model, *(v for one in self._plan.measures for v in one.options.values())):
+                if isinstance(each, nn.Module):
+                    each.to("cuda")
         ray.get(self._ledger.end.remote(None))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,15 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from midgrain.clips import Clip, ClipPreprocess
+from midgrain.evaluate.clip_samples import is_clip, prepare_clip
+from midgrain.evaluate.truth import boxes_around, checked_boxes, checked_mask, inside_boxes
 from midgrain.pictures import Preprocess, open_picture
 
-__all__ = ["ClassNames", "Prepared", "PreprocessLike", "Sample", "prepare", "read_mask"]
+__all__ = ["ClassNames", "Prepared", "PreprocessLike", "Sample", "prepare"]
 
-#: A `Preprocess`, or any other callable from an RGB picture to floats [3, H, W] or [1, 3, H, W].
-PreprocessLike: TypeAlias = Preprocess | Callable[[Image.Image], Tensor]
-
-# Modes of PIL whose pixels are numbers of objects, or levels.
-_LEVELS = ("1", "L", "P", "I", "I;16")
+#: A `Preprocess`, or any other callable from an RGB picture to floats [3, H, W] or [1, 3, H, W]; for videos a
+#: `ClipPreprocess`, or any other from uint8 frames [T, H, W, 3] to floats [3, T, H, W] or [1, 3, T, H, W].
+PreprocessLike: TypeAlias = Preprocess | ClipPreprocess | Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,20 +31,30 @@ class Sample:
 
     Attributes:
         id: its name in the results, unlike any other's of the data set.
-        input: floats [C, H, W] or [C, T, H, W], normalised as the network expects, or a picture (PIL, or the path of
-            a file) that is still to be preprocessed.
+        input: floats [C, H, W] or [C, T, H, W], normalised as the network expects; or what is still to be preprocessed:
+            a picture (PIL, or the path of a file), a video (the path of a file or of a folder of frames, a
+            `midgrain.clips.Clip`, or the frames that the network shall see, uint8 [T, H, W, 3] or [T, 3, H, W]).
         target: its class, by number or by name; None where it is not known.
         mask: the pixels of its object: bool or numbers (0: background), [H, W] or [T, H, W] of the input's size, of a
-            picture of the picture's own size before preprocessing; or the path of such a picture.
-        boxes: of its objects, x0, y0, x1, y1 in the same pixels, the last ones excluded: [n, 4], of clips [n, T, 4],
-            where four NaNs say that a frame does not show the object.
+            picture of the picture's own size before preprocessing; or the path of such a picture. Of a video [H, W]
+            for all frames or [F, H, W] for each of its frames, in its own pixels; or the path of a picture, or of a
+            folder with a picture for each frame.
+        boxes: of its objects, x0, y0, x1, y1 in the same pixels, the last ones excluded: [n, 4], of clips [n, T, 4]
+            with NaN in frames that do not show the object. Of a video [n, 4] for all frames, [n, F, 4] for each of its
+            frames, or a mapping from a frame's number to [n, 4].
+        start: of a video file, the seconds from which on it is used; by default all of it.
+        end: up to there.
+        source_rate: frames per second of a folder of frames.
     """
 
     id: str
-    input: Tensor | Image.Image | str | os.PathLike[str]
+    input: Tensor | Image.Image | Clip | npt.NDArray[np.uint8] | str | os.PathLike[str]
     target: int | str | None = None
     mask: Tensor | npt.NDArray[Any] | str | os.PathLike[str] | None = None
-    boxes: Tensor | npt.NDArray[Any] | Sequence[Any] | None = None
+    boxes: Tensor | npt.NDArray[Any] | Sequence[Any] | Mapping[Any, Any] | None = None
+    start: float | None = None
+    end: float | None = None
+    source_rate: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +67,7 @@ class Prepared:
     label: int | None
     #: Bool [1, *S]; None where neither mask nor boxes are known.
     mask: Tensor | None
-    #: Float64 [n, 4] or [n, T, 4], inside the picture, NaN in frames without the object; None where neither boxes nor
+    #: Float64 [n, 4], inside the picture, or [n, T, 4], NaN in frames without the object; None where neither boxes nor
     #: a mask are known.
     boxes: Tensor | None
 
@@ -107,7 +117,7 @@ def prepare(sample: Sample, preprocess: PreprocessLike | None, classes: ClassNam
 
     Args:
         sample: the sample.
-        preprocess: for pictures.
+        preprocess: for pictures and videos.
         classes: to find named classes.
 
     Raises:
@@ -117,21 +127,32 @@ def prepare(sample: Sample, preprocess: PreprocessLike | None, classes: ClassNam
     if not isinstance(sample, Sample):
         raise TypeError(f"dataset: expected a Sample, got {type(sample).__name__}")
     label = None if sample.target is None else classes.number(sample.target)
-    if isinstance(sample.input, Tensor):
+    if isinstance(sample.input, Tensor) and (sample.input.ndim != 4 or sample.input.dtype != torch.uint8):
         x = _batch_of_one(sample.input, "input")
         if not torch.isfinite(x).all():
             raise ValueError("input: expected finite values, got NaN or infinity")
         size = (x.shape[-1], x.shape[-2])
-        mask = _mask(sample.mask, tuple(x.shape[2:]))
-        boxes = _boxes(sample.boxes, size, x.shape[2] if x.ndim == 5 else None)
+        mask = checked_mask(sample.mask, tuple(x.shape[2:]))
+        boxes = checked_boxes(sample.boxes, size, x.shape[2] if x.ndim == 5 else None)
+    elif is_clip(sample.input, preprocess):
+        clip = prepare_clip(
+            sample.input,
+            preprocess,
+            sample.mask,
+            sample.boxes,
+            start=sample.start,
+            end=sample.end,
+            source_rate=sample.source_rate,
+        )
+        x, mask, boxes = _batch_of_one(clip.x, "preprocess", clips=True), clip.mask, clip.boxes
     else:
         x, mask, boxes = _of_picture(sample, preprocess)
     if mask is not None and not mask.any():
         raise ValueError("mask: no pixel of the object is in what the network sees")
     if mask is None and boxes is not None:
-        mask = _inside(boxes, tuple(x.shape[2:]))
+        mask = inside_boxes(boxes, tuple(x.shape[2:]))
     elif boxes is None and mask is not None:
-        boxes = _around(mask) if mask.ndim == 2 else np.stack([_around(frame)[0] for frame in mask])[None]
+        boxes = boxes_around(mask)
     return Prepared(
         x,
         label,
@@ -143,6 +164,9 @@ def prepare(sample: Sample, preprocess: PreprocessLike | None, classes: ClassNam
 def _of_picture(
     sample: Sample, preprocess: PreprocessLike | None
 ) -> tuple[Tensor, npt.NDArray[np.bool_] | None, npt.NDArray[np.float64] | None]:
+    for name in ("start", "end", "source_rate"):
+        if getattr(sample, name) is not None:
+            raise ValueError(f"{name}: expected None for a picture, got {getattr(sample, name)}")
     picture = sample.input.convert("RGB") if isinstance(sample.input, Image.Image) else None
     if picture is None:
         if not isinstance(sample.input, str | os.PathLike):
@@ -150,9 +174,10 @@ def _of_picture(
         picture = open_picture(sample.input)
     if preprocess is None:
         raise ValueError("preprocess: expected one for pictures, got None; see midgrain.pictures.Preprocess")
+    assert not isinstance(preprocess, ClipPreprocess)  # Then it would have been refused as no clip.
     x = _batch_of_one(preprocess(picture), "preprocess")
-    mask = _mask(sample.mask, (picture.height, picture.width))
-    boxes = _boxes(sample.boxes, picture.size, None)
+    mask = checked_mask(sample.mask, (picture.height, picture.width))
+    boxes = checked_boxes(sample.boxes, picture.size, None)
     if mask is None and boxes is None:
         return x, None, None
     if not isinstance(preprocess, Preprocess):
@@ -170,12 +195,12 @@ def _of_picture(
     return x, mask, boxes
 
 
-def _batch_of_one(tensor: object, name: str) -> Tensor:
+def _batch_of_one(tensor: object, name: str, *, clips: bool = False) -> Tensor:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         got = f"dtype {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise TypeError(f"{name}: expected floats, normalised as the network expects, got {got}")
     x = tensor.detach()
-    if x.ndim == 5 or (x.ndim == 4 and name == "preprocess"):
+    if x.ndim == 5 or (x.ndim == 4 and name == "preprocess" and not clips):
         if x.shape[0] != 1:
             raise ValueError(f"{name}: expected one picture or clip, got shape {list(x.shape)}")
     else:
@@ -183,84 +208,3 @@ def _batch_of_one(tensor: object, name: str) -> Tensor:
     if x.ndim not in (4, 5) or 0 in x.shape:
         raise ValueError(f"{name}: expected [C, H, W] or [C, T, H, W] without empty axes, got {list(tensor.shape)}")
     return x
-
-
-def _mask(mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
-    if mask is None:
-        return None
-    if isinstance(mask, str | os.PathLike):
-        values = read_mask(Path(mask))
-    elif isinstance(mask, Tensor | np.ndarray):
-        values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
-    else:
-        raise TypeError(f"mask: expected a tensor, an array or a path, got {type(mask).__name__}")
-    if values.dtype.kind not in "biuf":
-        raise TypeError(f"mask: expected truth values or numbers, got dtype {values.dtype}")
-    if values.shape != shape:
-        raise ValueError(f"mask: expected shape {list(shape)}, one value per pixel, got {list(values.shape)}")
-    found: npt.NDArray[Any] = np.not_equal(values, 0)
-    if not found.any():
-        raise ValueError("mask: expected an object, got background only")
-    return np.asarray(found, bool)
-
-
-def read_mask(path: Path) -> npt.NDArray[Any]:
-    """A mask's picture as numbers [H, W], of one with a palette the indices; of a coloured one black is 0.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no picture.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"mask: there is no file {str(path)!r}")
-    try:
-        with Image.open(path) as opened:
-            if opened.mode in _LEVELS:
-                return np.asarray(opened)
-            # The greatest of the three, which is 0 for black alone.
-            brightest: npt.NDArray[Any] = np.asarray(opened.convert("RGB")).max(-1)
-            return brightest
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"mask: {str(path)!r} is not a picture that can be read ({error})") from error
-
-
-def _boxes(boxes: Any, size: tuple[int, int], frames: int | None) -> npt.NDArray[np.float64] | None:
-    """Checked, float64 [n, 4] or [n, T, 4]; `size` is (width, height)."""
-    if boxes is None:
-        return None
-    try:
-        values = np.asarray(boxes.detach().cpu() if isinstance(boxes, Tensor) else boxes, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"boxes: expected numbers x0, y0, x1, y1 for each object, got {boxes!r}") from error
-    wanted = ["n", 4] if frames is None else ["n", frames, 4]
-    if values.ndim == len(wanted) - 1 and list(values.shape) == wanted[1:]:
-        values = values[None]
-    if values.ndim != len(wanted) or 0 in values.shape or list(values.shape[1:]) != wanted[1:]:
-        raise ValueError(f"boxes: expected shape [{', '.join(map(str, wanted))}], got {list(values.shape)}")
-    limits = np.array(size, np.float64)
-    absent: npt.NDArray[np.bool_] = np.all(np.isnan(values), axis=-1)
-    if frames is not None and absent.all(1).any():
-        raise ValueError("boxes: expected a box in at least one frame for each object, got none")
-    there = values if frames is None else values[~absent]
-    if not np.isfinite(there).all() or (there[..., :2] < 0).any() or (there[..., 2:] > limits).any():
-        raise ValueError(f"boxes: expected x0, y0, x1, y1 inside {size[0]} x {size[1]} pixels, got {values.tolist()}")
-    if (values[..., 2:] <= values[..., :2]).any():
-        raise ValueError(f"boxes: expected x0 < x1 and y0 < y1, got {values.tolist()}")
-    return values
-
-
-def _inside(boxes: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """The pixels whose centre is in one of the boxes."""
-    rows, columns = np.arange(shape[-2])[:, None] + 0.5, np.arange(shape[-1]) + 0.5
-    x0, y0, x1, y1 = (boxes[..., side, None, None] for side in range(4))
-    covered = np.asarray(((columns > x0) & (columns < x1) & (rows > y0) & (rows < y1)).any(0))
-    if not covered.any():
-        raise ValueError("boxes: smaller than a pixel of what the network sees")
-    return covered
-
-
-def _around(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    if not mask.any():
-        return np.full((1, 4), np.nan)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from midgrain import driver
+from midgrain.clips import ClipPreprocess
 from midgrain.evaluate.companions import Companions, OtherSamples
 from midgrain.evaluate.datasets import Entry
 from midgrain.evaluate.measuring import Case, PlannedMeasure, measure
@@ -207,7 +208,7 @@ def _title(known: Mapping[str, Any]) -> str:
 
 def _picture(x: Tensor, plan: Plan) -> npt.NDArray[np.uint8]:
     """The input as uint8 RGB [H, W, 3] or [T, H, W, 3]; grey where its channels are no colours."""
-    if isinstance(plan.preprocess, Preprocess) and x.shape[1] == len(plan.preprocess.mean):
+    if isinstance(plan.preprocess, Preprocess | ClipPreprocess) and x.shape[1] == len(plan.preprocess.mean):
         rgb = Normalisation(plan.preprocess.mean, plan.preprocess.std).rgb(x)
     else:
         rgb = plan.normalisation.rgb(x)

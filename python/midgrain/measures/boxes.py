@@ -25,8 +25,8 @@ THRESHOLDINGS = {
 class WeakLocalisation:
     """How well boxes around thresholded maps fit, for every threshold."""
 
-    #: Intersection over union with the best fitting true box, of clips its mean over the frames that show the object;
-    #: float32 [B, thresholds].
+    #: Intersection over union with the best fitting true box, of clips its mean over the frames; float32
+    #: [B, thresholds].
     iou: Tensor
     #: Boxes around the thresholded maps, int64 [B, thresholds, 4], of clips [B, T, thresholds, 4]: x0, y0, x1, y1, the
     #: last ones excluded.
@@ -49,8 +49,8 @@ def weak_localisation(
         heatmap: finite [B, H, W], or a clip's [B, T, H, W].
         boxes: the true boxes x0, y0, x1, y1 in pixels from the left and the top, the last ones excluded (a picture of
             W pixels ends at x1 = W): a tensor [B, 4], of clips [B, T, 4], or for each sample one of [n, 4], of clips
-            [n, T, 4], where there are several objects and the best fitting one counts. In frames of a clip that do not
-            show the object its box is four NaNs; they do not count.
+            [n, T, 4], where there are several objects and the best fitting one counts. In a clip NaN stands for a frame
+            that does not show the object; it does not count.
         thresholding: "value", "mean" or "energy".
 
     Returns:
@@ -151,7 +151,7 @@ def _best(found: Tensor, truths: Tensor) -> Tensor:
     inside = width * height
     iou = inside / (_area(mine) + _area(true) - inside)
     if iou.ndim == 3:
-        iou = iou.nanmean(1)  # NaN in frames without the object.
+        iou = iou.nanmean(1)
     return iou.amax(0)
 
 
@@ -182,18 +182,17 @@ def _checked(boxes: object, maps: Tensor) -> list[Tensor]:
             raise ValueError(f"boxes: expected shape [{wanted}] for sample {number}, got {shape}")
         values = one.detach().double().to(maps.device)
         limits = values.new_tensor([size[1], size[0]])
-        absent = values.isnan().all(-1)
-        if frames and absent.all(1).any():
-            raise ValueError(
-                f"boxes: expected a box in at least one frame for each object of sample {number}, got none"
-            )
-        there = values[~absent] if frames else values
-        if not torch.isfinite(there).all() or (there[..., :2] < 0).any() or (there[..., 2:] > limits).any():
+        known = values.reshape(-1, 4)
+        if frames:
+            known = known[~known.isnan().all(-1)]
+            if values.isnan().all(-1).all(-1).any():
+                raise ValueError(f"boxes: expected one in at least one frame for sample {number}, got {one.tolist()}")
+        if not torch.isfinite(known).all() or (known[:, :2] < 0).any() or (known[:, 2:] > limits).any():
             raise ValueError(
                 f"boxes: expected x0, y0, x1, y1 inside an image of {size[1]} x {size[0]} for sample {number}, got "
                 f"{one.tolist()}"
             )
-        if (values[..., 2:] <= values[..., :2]).any():
+        if (known[:, 2:] <= known[:, :2]).any():
             raise ValueError(f"boxes: expected x0 < x1 and y0 < y1 for sample {number}, got {one.tolist()}")
         checked.append(values)
     return checked
