@@ -17,6 +17,7 @@ __all__ = ["Sketches", "Values", "can_sketch", "largest_sketch", "lerp"]
 _SMALLEST, _LARGEST = 8, 200
 # Bytes of a sketch of size k in memory, measured: at most 700 + 14 k.
 _BYTES, _BYTES_PER_SIZE = 700, 14
+_FIRST_ROOM = 16
 
 
 class Values:
@@ -30,22 +31,29 @@ class Values:
     rank_error = 0.0
 
     def __init__(self, length: int):
-        self._chunks = [np.zeros((0, length), np.float32)]
-        #: Bytes of memory.
-        self.nbytes = 0
+        # Room for more than there are, at most twice as many: memory that is not written to yet costs nothing, and
+        # many small arrays between a network's large ones would scatter over all of it.
+        self._room = np.empty((_FIRST_ROOM, length), np.float32)
+        self._count = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of the numbers."""
+        return self.rows().nbytes
 
     def add(self, rows: npt.NDArray[np.float32]) -> None:
         """Add numbers [n, K]."""
-        self._chunks.append(rows)
-        self.nbytes += rows.nbytes
-        if len(self._chunks) > 64:
-            self.rows()
+        count = self._count + len(rows)
+        if count > len(self._room):
+            room = np.empty((max(count, 2 * len(self._room)), self._room.shape[1]), np.float32)
+            room[: self._count] = self.rows()
+            self._room = room
+        self._room[self._count : count] = rows
+        self._count = count
 
     def rows(self) -> npt.NDArray[np.float32]:
         """All of them, [n, K]."""
-        if len(self._chunks) > 1:
-            self._chunks = [np.concatenate(self._chunks)]
-        return self._chunks[0]
+        return self._room[: self._count]
 
     def percentile(self, q: float) -> npt.NDArray[np.float64]:
         """Of every series, [K]; between two numbers a straight line."""
