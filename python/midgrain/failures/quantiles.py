@@ -17,7 +17,8 @@ __all__ = ["Sketches", "Values", "can_sketch", "largest_sketch", "lerp"]
 _SMALLEST, _LARGEST = 8, 200
 # Bytes of a sketch of size k in memory, measured: at most 700 + 14 k.
 _BYTES, _BYTES_PER_SIZE = 700, 14
-_FIRST_ROOM = 16
+# Bytes that numbers are kept in at a time.
+_BLOCK = 2**18
 
 
 class Values:
@@ -31,29 +32,42 @@ class Values:
     rank_error = 0.0
 
     def __init__(self, length: int):
-        # Room for more than there are, at most twice as many: memory that is not written to yet costs nothing, and
-        # many small arrays between a network's large ones would scatter over all of it.
-        self._room = np.empty((_FIRST_ROOM, length), np.float32)
+        # Blocks of one size, never made larger: many small arrays, or ones that grow, would scatter over memory
+        # between a network's large ones. What is not written to yet costs nothing.
+        self._shape = (max(1, _BLOCK // (4 * length)), length)
+        self._blocks: list[npt.NDArray[np.float32]] = []
         self._count = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        """Copied and sent to other processes without the room that is left."""
+        return {"rows": self.rows()}
+
+    def __setstate__(self, state: dict[str, npt.NDArray[np.float32]]) -> None:
+        """From `__getstate__`."""
+        Values.__init__(self, state["rows"].shape[1])
+        self.add(state["rows"])
 
     @property
     def nbytes(self) -> int:
         """Of the numbers."""
-        return self.rows().nbytes
+        return 4 * self._count * self._shape[1]
 
     def add(self, rows: npt.NDArray[np.float32]) -> None:
         """Add numbers [n, K]."""
-        count = self._count + len(rows)
-        if count > len(self._room):
-            room = np.empty((max(count, 2 * len(self._room)), self._room.shape[1]), np.float32)
-            room[: self._count] = self.rows()
-            self._room = room
-        self._room[self._count : count] = rows
-        self._count = count
+        while len(rows):
+            place = self._count % self._shape[0]
+            if place == 0:
+                self._blocks.append(np.empty(self._shape, np.float32))
+            some = rows[: self._shape[0] - place]
+            self._blocks[-1][place : place + len(some)] = some
+            self._count += len(some)
+            rows = rows[len(some) :]
 
     def rows(self) -> npt.NDArray[np.float32]:
         """All of them, [n, K]."""
-        return self._room[: self._count]
+        if not self._blocks:
+            return np.zeros((0, self._shape[1]), np.float32)
+        return np.concatenate(self._blocks)[: self._count]
 
     def percentile(self, q: float) -> npt.NDArray[np.float64]:
         """Of every series, [K]; between two numbers a straight line."""
