@@ -66,6 +66,7 @@ def test_the_paper_beside_the_measured(run, tmp_path) -> None:
     assert row[2:4] == ["0.111", f"{mean:.3f}"]
     assert row[-1] == f"{mean - 0.111:+.3f}"
     assert "VGG16: test_reproduce_cli:network, given" in out
+    assert "here [95 %]" in out
     assert "ResNet50: not run, the figures of the paper" in out
     assert "- samples: 2 here; in the paper 50,000 pictures, ImageNet's validation set" in lines
     assert "-> o/swag-deletion/vgg16/report.html" in lines
@@ -107,7 +108,7 @@ def test_the_list(run) -> None:
 def test_timing(run, tmp_path) -> None:
     code, out, _ = run("--table", "timing", *NETWORK, "--network", "R(2+1)D", "--methods", "Grad-CAM", "--limit", "1")
     assert code == 0
-    assert "seconds" in out
+    assert "here [10 to 90 %]" in out
     assert Path("reproduced/timing/timing.json").is_file()
 
 
@@ -128,7 +129,10 @@ def test_timing(run, tmp_path) -> None:
         (("--table", "swag-deletion", "--data", "in", "--size", "3"), "size, mean, std: expected with --model alone"),
         (("--table", "swag-deletion", "--data", "in", "--model", "nope"), "model: expected demo, "),
         (("--table", "swag-deletion", "--data", "in", "--weights", "w.pt"), "weights: there is no file 'w.pt'"),
-        (("--table", "sise", "--data", "voc"), "model: expected one for sise, got none; the paper's network is"),
+        (
+            ("--table", "sise", "--data", "voc"),
+            "model: expected one for ResNet-50 of sise, got none; the paper's network is",
+        ),
         (("--table", "timing", "--data", "in"), "data: timing needs none, got 'in'"),
         (("--table", "swag-deletion", "--data", "in", "--out", "in/file"), "out: expected a folder, but"),
     ],

@@ -174,10 +174,11 @@ def _table(lines: Sequence[Line], found: Reproduction, *, run: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)
     measures = {line.measure: line.better for line in lines}
+    interval = "10 to 90 %" if found.table.kind == "timing" else "95 %"
     for measure, better in measures.items():
         table.add_column(f"{measure}\npaper", justify="right")
         if run:
-            table.add_column(f"({better})\nhere [95 %]", justify="right", no_wrap=True)
+            table.add_column(f"({better})\nhere \\[{interval}]", justify="right", no_wrap=True)
             table.add_column("\ndifference", justify="right")
     by_place = {(line.method, line.measure): line for line in lines}
     for method in dict.fromkeys(line.method for line in lines):

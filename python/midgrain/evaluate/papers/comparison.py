@@ -33,7 +33,7 @@ class Line:
     paper: Figure | None = None
     #: None where nothing was measured.
     measured: float | None = None
-    #: Of the mean, 95 % bootstrap; None below two samples.
+    #: Of the mean, 95 % bootstrap; None below two samples. Of seconds, the 10th and 90th percentile.
     low: float | None = None
     high: float | None = None
     #: Samples behind it.

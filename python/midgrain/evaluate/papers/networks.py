@@ -13,7 +13,7 @@ import torch
 from midgrain.evaluate.papers.declaration import Network, Table
 from midgrain.models import LoadedModel, load_model, load_untrained
 
-__all__ = ["Chosen", "Weights", "choose_networks"]
+__all__ = ["Chosen", "Weights", "choose_networks", "methods_on"]
 
 
 @dataclass(frozen=True)
@@ -51,47 +51,55 @@ class Chosen:
     untrained: bool = False
 
 
-def choose_networks(table: Table, names: Sequence[str] | None, weights: Weights) -> list[Chosen]:
+def choose_networks(
+    table: Table, names: Sequence[str] | None, weights: Weights, methods: Sequence[str] | None = None
+) -> list[Chosen]:
     """Load the networks of a table.
 
     Args:
         table: the table.
         names: the paper's names; None is all that can be had, or the first with a model or a file of one's own.
         weights: which.
+        methods: those to be run, by the paper's names; networks without any of them are left out. None is all.
 
     Returns:
         One for each network that is run; those whose weights only the user can have are left out unless named.
 
     Raises:
-        ValueError: an unknown name, several for one model, a network that cannot be had, weights that do not fit.
+        ValueError: an unknown name, several for one model, a network that cannot be had or has none of the methods,
+            weights that do not fit.
         FileNotFoundError: weights that are neither here nor to be fetched.
     """
     wanted = [table.network(name) for name in dict.fromkeys(names or [])]
+    fitting = [network for network in wanted or table.networks if methods_on(table, network.name, methods)]
+    if len(fitting) < len(wanted) or not fitting:
+        without = next(network.name for network in wanted or table.networks if network not in fitting)
+        raise ValueError(f"methods: the paper has none of {', '.join(methods or [])} for {without}")
     if weights.model is not None or weights.file is not None:
-        wanted = wanted or [table.networks[0]]
         if len(wanted) > 1:
             raise ValueError(
                 f"network: expected one, whose figures stand beside the given model, got "
                 f"{', '.join(network.name for network in wanted)}"
             )
-    chosen = [_choose(network, weights) for network in wanted or table.networks if wanted or _to_be_had(network)]
-    if not chosen:
-        network = table.networks[0]
-        raise ValueError(f"model: expected one for {table.name}, got none; {network.weights}")
-    return chosen
+        fitting = fitting[:1]
+    elif not wanted:
+        fitting = [network for network in fitting if network.model is not None] or fitting[:1]
+    return [_choose(table.name, network, weights) for network in fitting]
 
 
-def _to_be_had(network: Network) -> bool:
-    return network.model is not None
+def methods_on(table: Table, network: str, methods: Sequence[str] | None) -> list[str]:
+    """Those of the methods that midgrain has and that are run on a network, in the paper's order; None is all."""
+    rows = table.rows(network)
+    return [name for name in rows if name in table.methods and (methods is None or name in methods)]
 
 
-def _choose(network: Network, weights: Weights) -> Chosen:
+def _choose(table: str, network: Network, weights: Weights) -> Chosen:
     if isinstance(weights.model, LoadedModel):
         return Chosen(network, weights.model, f"{weights.model.name}, given")
     if weights.model is not None:
         return Chosen(network, load_model(weights.model, weights.device), f"{weights.model}, given")
     if network.model is None:
-        raise ValueError(f"network: {network.name} needs a model of yours; {network.weights}")
+        raise ValueError(f"model: expected one for {network.name} of {table}, got none; {network.weights}")
     if weights.random:
         loaded = load_untrained(network.model, weights.seed)
         loaded.model.to(weights.device)

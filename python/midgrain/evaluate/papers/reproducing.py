@@ -13,7 +13,7 @@ from midgrain.evaluate.layouts.places import root_of
 from midgrain.evaluate.papers.comparison import Line, Reproduction, lines_of_network
 from midgrain.evaluate.papers.declaration import Table
 from midgrain.evaluate.papers.filter_run import run_filters
-from midgrain.evaluate.papers.networks import Chosen, Weights, choose_networks
+from midgrain.evaluate.papers.networks import Chosen, Weights, choose_networks, methods_on
 from midgrain.evaluate.papers.running import Conditions, run_explanations
 from midgrain.evaluate.papers.tables import TABLES
 from midgrain.evaluate.papers.timing_run import run_timing
@@ -138,7 +138,7 @@ def reproduce(
         retry=retry,
         progress=progress,
     )
-    chosen = choose_networks(chosen_table, wanted_networks, which)
+    chosen = choose_networks(chosen_table, wanted_networks, which, wanted)
     return _run(chosen_table, chosen, wanted, conditions)
 
 
@@ -150,11 +150,7 @@ def _run(table: Table, chosen: Sequence[Chosen], wanted: Sequence[str] | None, c
         if network.name not in by_name:
             lines += lines_of_network(table, network.name, {})
             continue
-        methods = [
-            name for name in table.rows(network.name) if name in table.methods and (wanted is None or name in wanted)
-        ]
-        if not methods:
-            raise ValueError(f"methods: the paper has none of {', '.join(wanted or [])} for {network.name}")
+        methods = methods_on(table, network.name, wanted)
         own_lines, own_errors = _RUNS[table.kind](
             table, network.name, by_name[network.name].loaded, methods, conditions
         )

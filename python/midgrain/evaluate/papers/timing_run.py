@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from midgrain.evaluate.papers.comparison import NOT_MEASURED, Line, Reproduction
 from midgrain.evaluate.papers.declaration import Method, Table
-from midgrain.evaluate.papers.networks import Chosen, Weights, choose_networks
+from midgrain.evaluate.papers.networks import Chosen, Weights, choose_networks, methods_on
 from midgrain.files import write_whole
 from midgrain.progress import progress_bar
 from midgrain.registry import explainer as make_explainer
@@ -56,9 +56,9 @@ def run_timing(
     """
     if weights.model is None and weights.file is None:
         weights = Weights(random=True, device=weights.device, seed=weights.seed)
-    chosen = {one.network.name: one for one in choose_networks(table, names, weights)}
+    chosen = {one.network.name: one for one in choose_networks(table, names, weights, wanted)}
     rows = {network.name: table.rows(network.name) for network in table.networks}
-    run = {name: [row for row in rows[name] if wanted is None or row in wanted] for name in chosen}
+    run = {name: methods_on(table, name, wanted) for name in chosen}
     lines = []
     with progress_bar("timing", sum(len(methods) for methods in run.values()), shown=progress) as advance:
         for network in table.networks:
