@@ -12,6 +12,7 @@ from midgrain.cli.demo import demo
 from midgrain.cli.evaluate import evaluate
 from midgrain.cli.explain import explain
 from midgrain.cli.info import info, list_methods
+from midgrain.cli.reproduce import reproduce
 
 __all__ = ["app"]
 
@@ -27,6 +28,7 @@ app.command()(demo)
 app.command()(explain)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(reproduce)
 app.command("methods")(list_methods)
 app.command()(info)
 app.command()(bench)
