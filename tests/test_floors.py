@@ -39,7 +39,8 @@ FLOORS = (
     {"normalisation"},
     {"ops"},
     {"_kernels"},
-    {"errors", "maps", "drawing", "files", "identity", "pictures", "progress", "randomness", "stability"},
+    {"parts"},
+    {"errors", "maps", "drawing", "files", "html_page", "identity", "pictures", "progress", "randomness", "stability"},
 )
 LEAVES = FLOORS[-1]
 FLOOR = {unit: number for number, units in enumerate(reversed(FLOORS)) for unit in units}
