@@ -112,6 +112,8 @@ def evaluate(
     if not data.exists():
         raise FileNotFoundError(f"data: there is no file or folder {str(data)!r}")
     loaded = load_network(model, device, size, mean, std, layer)
+    if engine == "ray" and gpus_per_worker is None and device == "cpu":
+        gpus_per_worker = 0.0
     results: Results = run(
         loaded,
         data,
