@@ -119,6 +119,8 @@ def evaluate(
     for options in wanted.values():
         if "scene_model" in options:
             options["scene_model"] = load_network(str(options["scene_model"]), device, size, mean, std).model
+    if engine == "ray" and gpus_per_worker is None and device == "cpu":
+        gpus_per_worker = 0.0
     results: Results = run(
         loaded,
         data,

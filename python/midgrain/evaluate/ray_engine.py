@@ -209,8 +209,7 @@ class _Worker:
             )
 
     def _load(self, stored: list[Any], workers: int, threads: int, on_gpu: bool) -> None:
-        import ray
-
+        ray = require("ray", "ray")
         torch.set_num_threads(threads)
         if ray.get(self._ledger.begin.remote(None)) > _DEATHS * workers:
             raise MemoryError("every process died while it read them")
@@ -226,8 +225,7 @@ class _Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """From a row of a window to the record or the failure that ends the run."""
-        import ray
-
+        ray = require("ray", "ray")
         if self._failure is not None:
             return _outcome(self._failure)
         name = row["id"]
