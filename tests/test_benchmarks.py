@@ -21,9 +21,11 @@ SCRIPTS = [
     "cams_speed",
     "connectivity_speed",
     "explainers_cost",
+    "filter_fit",
     "floors",
     "guided_sanity",
     "lime_quality",
+    "measures_speed",
     "patches_speed",
     "pool_speed",
     "slic_quality",
@@ -33,7 +35,7 @@ SCRIPTS = [
     "swag_search",
     "xrai_speed",
 ]
-WITH_DIGITS = ["cam_quality", "digits", "jitter_splits", "sise_cost"]
+WITH_DIGITS = ["cam_quality", "digits", "filter_removal", "jitter_splits", "sise_cost"]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")
 needs_sklearn = pytest.mark.skipif(

@@ -24,9 +24,9 @@ import midgrain as mg
 from evaluate_for_tests import EXPLAINERS, MEASURES, SlowNet, evaluate_slowly, samples
 from midgrain.evaluate import BASELINES, Results, Sample, evaluate_sample, plan_run
 from midgrain.evaluate import evaluate as evaluate_function
-from midgrain.evaluate.identity import described, differences, fingerprint
 from midgrain.evaluate.store import Store
 from midgrain.evaluate.work import Record
+from midgrain.identity import described, differences, fingerprint
 from models_for_tests import one_thread, tiny_net  # noqa: F401
 
 TESTS = Path(__file__).parent
@@ -148,11 +148,16 @@ def test_curves_that_two_measures_share_are_run_once(net, tmp_path) -> None:
 def test_clips_are_judged_where_the_object_is_seen(tmp_path) -> None:
     model, (sample, *_) = tiny_net(3), samples(1, dims=3)
     sample.mask[1] = False
-    results = mg.evaluate(model, [sample], ["vanilla"], ["energy_pointing_game", "deletion"], tmp_path, baselines=())
+    measures = ["energy_pointing_game", "weak_localisation", "deletion"]
+    results = mg.evaluate(model, [sample], ["vanilla"], measures, tmp_path, baselines=())
     heatmap = mg.explainer("vanilla", model)(sample.input[None], 0).heatmap
     seen = [0, 2, 3]
     expected = mg.measures.energy_pointing_game(heatmap[:, seen], sample.mask[None][:, seen]).mean()
     assert results.frame()["energy_pointing_game"][0] == pytest.approx(float(expected))
+    boxes = torch.tensor([[[3.0, 2, 12, 9]] * 4])
+    boxes[0, 1] = torch.nan
+    expected = mg.measures.weak_localisation(heatmap, boxes).iou[0]
+    assert np.allclose(results.frame()["weak_localisation.iou"][0], expected)
     assert len(results.examples()) == 1
 
 

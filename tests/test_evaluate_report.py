@@ -108,6 +108,24 @@ def test_the_page_is_the_same_again(results, tmp_path) -> None:
     assert Results(results.folder).report(tmp_path / "b.html").read_bytes() == first
 
 
+def test_many_explainers_stay_readable(tmp_path) -> None:
+    """Small matrices with every win in percent, and curves of the best and the baselines only."""
+    explainers = {f"by {n}": lambda x, target, n=n: (x * (n + 1)).sin().mean(1) for n in range(14)}
+    results = mg.evaluate(tiny_net(), samples(6), explainers, {"deletion": {"steps": 4}}, tmp_path / "many", examples=0)
+    content = results.report().read_text(encoding="utf-8")
+    page = Page(content)
+    assert page.tags.count("details") == 1
+    assert "Mean curves: deletion, the best 8 and the baselines" in page.text
+    wins = results.summary().wins["deletion"]
+    table = content.partition("<details")[2].partition("</details>")[0]
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
+    assert [row[0] for row in rows] == results.explainers
+    for name, row in zip(results.explainers, rows, strict=True):
+        expected = ["" if np.isnan(value) else f"{100 * value:.0f}" for value in wins.loc[name]]
+        assert row[1:] == expected
+    assert len(content) < 400_000
+
+
 def test_examples_are_pictures_of_the_first_samples(results) -> None:
     examples = results.examples()
     assert [example["id"] for example in examples] == [EVIL + "2", "sample 1"]

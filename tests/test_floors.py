@@ -39,8 +39,12 @@ FLOORS = (
     {"normalisation"},
     {"ops"},
     {"_kernels"},
+    {"parts"},
     {"clips"},
-    {"errors", "maps", "drawing", "files", "inflation", "pictures", "progress", "randomness", "stability"},
+    {
+        *("errors", "maps", "drawing", "files", "html_page", "identity", "inflation"),
+        *("pictures", "progress", "randomness", "stability", "timing"),
+    },
 )
 LEAVES = FLOORS[-1]
 FLOOR = {unit: number for number, units in enumerate(reversed(FLOORS)) for unit in units}

@@ -64,6 +64,29 @@ def test_of_several_objects_the_best_fitting_one_counts() -> None:
     assert torch.equal(both.iou, mg.measures.weak_localisation(maps, BOX).iou)
 
 
+def test_frames_without_the_object_do_not_count() -> None:
+    maps = blob_map((1, 3, 8, 11))
+    boxes = torch.tensor([[[0.0, 1, 4, 6], [2, 2, 9, 7], [1, 0, 5, 5]]])
+    absent = boxes.clone()
+    absent[0, 1] = torch.nan
+    alone = mg.measures.weak_localisation(maps, absent).iou
+    assert torch.equal(alone, mg.measures.weak_localisation(maps, [torch.cat([absent, absent])]).iou)
+    # Thresholds are of the whole clip; the frames' overlaps are then averaged.
+    every = []
+    for frame in range(3):
+        one = torch.full_like(boxes, torch.nan)
+        one[0, frame] = boxes[0, frame]
+        every.append(mg.measures.weak_localisation(maps, one).iou)
+    assert torch.allclose(alone, (every[0] + every[2]) / 2)
+    assert torch.allclose(mg.measures.weak_localisation(maps, boxes).iou, sum(every) / 3)
+    partly, nowhere = boxes.clone(), torch.full_like(boxes, torch.nan)
+    partly[0, 1, 2] = torch.nan
+    with pytest.raises(ValueError, match="inside an image of 11 x 8 for sample 0"):
+        mg.measures.weak_localisation(maps, partly)
+    with pytest.raises(ValueError, match="boxes: expected one in at least one frame for sample 0"):
+        mg.measures.weak_localisation(maps, nowhere)
+
+
 def test_a_constant_map_is_the_whole_picture_or_nothing() -> None:
     result = mg.measures.weak_localisation(torch.full((1, 8, 11), 4.0), BOX)
     assert result.boxes[0, 0].tolist() == [0, 0, 11, 8]

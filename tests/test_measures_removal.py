@@ -11,6 +11,7 @@ from torch import nn
 
 import midgrain as mg
 from midgrain.baseline import make_baseline
+from midgrain.measures.curves import Mixture
 from midgrain.measures.order import schedule
 from models_for_tests import batch_for, one_thread, tiny_net  # noqa: F401
 from oracles.measures import area, curve, rise_blur, rise_metric, softmax_of
@@ -170,7 +171,49 @@ def test_a_state_is_seen_once() -> None:
     heatmap = torch.zeros(2, 24, 32)
     heatmap[:, :, :16] = 1.0
     mg.measures.deletion(model, x, heatmap, steps=28)
-    assert sum(seen) == 2 + 2 * 3  # the predicted class; nothing, half and all removed
+    assert sum(seen) == 2 + 2 * 2  # as it is, which also gives the predicted class; half and all removed
+    seen.clear()
+    mg.measures.combined(model, x, heatmap, steps=28)
+    assert sum(seen) == 2 + 2 * 3  # half restored too; nothing and all are known
+    seen.clear()
+    mg.measures.average_drop(model, x, heatmap)
+    assert sum(seen) == 2 * 3  # as it is, behind the constant map, behind its own
+    seen.clear()
+    mg.measures.drop_increase(model, x, distinct_map(x))
+    assert sum(seen) == 2 * 2
+    seen.clear()
+    mg.measures.aopc(model, x, distinct_map(x), steps=4)
+    assert sum(seen) == 2 * 5
+
+
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=30)
+    | st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45]), min_size=1, max_size=30),
+    st.booleans(),
+)
+def test_pixels_are_ordered_as_by_a_stable_sort(values, least_first) -> None:
+    maps = torch.tensor(values).reshape(1, 1, -1).repeat(2, 1, 1)
+    maps[1] = maps[1].flip(1)
+    found = schedule(maps, 1, least_first=least_first).rank
+    for row, own in zip(found, maps.flatten(1), strict=True):
+        # Python's order has -0.0 equal to 0.0 and is stable, also backwards.
+        order = sorted(range(len(values)), key=own.tolist().__getitem__, reverse=not least_first)
+        assert row.argsort().tolist() == order
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_pictures_are_mixed_as_where_does(dtype) -> None:
+    """Also of the greatest numbers, whose difference is infinite, and where a batch takes in several samples."""
+    most = torch.finfo(dtype).max
+    before = torch.tensor([0.0, -0.0, most, -most, 1.5, torch.inf] * 4).to(dtype).reshape(2, 3, 2, 2)
+    after = before.flip(2).neg()
+    rank = torch.tensor([[2, 0, 1, 3], [3, 2, 1, 0]])
+    samples, counts = [0, 0, 1, 1, 0], torch.tensor([0, 3, 4, 1, 2])
+    expected = torch.where((rank[samples] < counts[:, None]).reshape(5, 1, 2, 2), after[samples], before[samples])
+    found = Mixture(before, after, rank).of(samples, counts)
+    assert found.dtype == dtype
+    assert torch.equal(found, expected)
+    assert torch.equal(found.signbit(), expected.signbit())
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -18,7 +18,7 @@ from midgrain.ops.pool import paint, pool
 from midgrain.ops.slic_image import slic_image as slic
 
 if TYPE_CHECKING:
-    from midgrain import clips, measures, models
+    from midgrain import clips, failures, measures, models
     from midgrain.cams import make_map_scorer as scorer
     from midgrain.evaluate import evaluate
     from midgrain.explanation import Explanation
@@ -37,6 +37,7 @@ __all__ = [
     "clips",
     "evaluate",
     "explainer",
+    "failures",
     "measures",
     "methods",
     "models",
@@ -54,6 +55,7 @@ _LAZY = {
     "clips": "midgrain.clips",
     "evaluate": "midgrain.evaluate",
     "explainer": "midgrain.registry",
+    "failures": "midgrain.failures",
     "measures": "midgrain.measures",
     "methods": "midgrain.registry",
     "models": "midgrain.models",

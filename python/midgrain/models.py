@@ -22,7 +22,7 @@ from midgrain.clips import ClipPreprocess
 from midgrain.inflation import inflate
 from midgrain.pictures import Preprocess
 
-__all__ = ["LoadedModel", "inflate", "load_model"]
+__all__ = ["LoadedModel", "inflate", "load_model", "load_untrained"]
 
 _KINDS = "demo, demo-clip, torchvision:NAME, timm:NAME, FILE.pt2, FILE.pt, FILE.onnx or MODULE:FUNCTION"
 # Frames and frames per second that torchvision's networks for clips were evaluated with, from their weights' notes.
@@ -68,9 +68,10 @@ def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> Loaded
     Args:
         spec: "demo" (EfficientNet-Lite0 with packaged ImageNet weights), "demo-clip" (the same network inflated over
             time, see `inflate`), "torchvision:NAME" (for pictures or clips), "timm:NAME" (their default weights, from
-            the local cache or fetched), "FILE.pt2" (torch.export), "FILE.pt" (TorchScript), "FILE.onnx" (with
-            onnx2torch) or "MODULE:FUNCTION", a function without arguments that returns a network, or a `LoadedModel`
-            with its own preprocessing and class names.
+            the local cache or fetched; "torchvision:NAME@WEIGHTS" for others of torchvision's, like
+            "torchvision:resnet50@IMAGENET1K_V1"), "FILE.pt2" (torch.export), "FILE.pt" (TorchScript), "FILE.onnx"
+            (with onnx2torch) or "MODULE:FUNCTION", a function without arguments that returns a network, or a
+            `LoadedModel` with its own preprocessing and class names.
         device: where to put it.
 
     Raises:
@@ -104,6 +105,35 @@ def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> Loaded
         for module in loaded.model.modules():
             module.training = False
     return replace(loaded, name=spec)
+
+
+def load_untrained(spec: str, seed: int = 0) -> LoadedModel:
+    """One of torchvision's networks as `load_model` makes it, but with random weights: for what needs no trained ones.
+
+    Args:
+        spec: "torchvision:NAME" or "torchvision:NAME@WEIGHTS", whose preprocessing and classes it has.
+        seed: of the weights.
+
+    Raises:
+        ValueError: another text, an unknown name.
+        ModuleNotFoundError: torchvision is not installed.
+
+    Example:
+        >>> from midgrain.models import load_untrained
+        >>> load_untrained("torchvision:resnet18").preprocess.crop
+        224
+    """
+    kind, _, name = spec.partition(":")
+    if kind != "torchvision" or not name:
+        raise ValueError(f"model: expected torchvision:NAME, got {spec!r}")
+    models, name, weights = _torchvision_weights(name)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of two networks that their initialisation will change.
+        torch.manual_seed(seed)
+        model = models.get_model(name, weights=None)
+    for module in model.modules():
+        module.training = False
+    return replace(_with_preprocess(models, model, weights, name), name=f"{spec}, untrained")
 
 
 def _require(package: str, extra: str) -> Any:
@@ -144,11 +174,7 @@ def _imagenet_labels() -> list[str] | None:
 
 
 def _torchvision(name: str) -> LoadedModel:
-    models = _require("torchvision.models", "torchvision")
-    takes_clips = name in models.list_models(module=models.video)
-    if not takes_clips and name not in models.list_models(module=models):
-        raise ValueError(f"model: torchvision has no classifier {name!r}; see torchvision.models.list_models()")
-    weights = models.get_model_weights(name).DEFAULT
+    models, name, weights = _torchvision_weights(name)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     try:
         model = models.get_model(name, weights=weights)
@@ -159,11 +185,28 @@ def _torchvision(name: str) -> LoadedModel:
             f"model: the weights of torchvision:{name} are not at {cached} and cannot be fetched from {weights.url} "
             f"({error}); download them there"
         ) from error
+    return _with_preprocess(models, model, weights, name)
+
+
+def _torchvision_weights(name: str) -> tuple[Any, str, Any]:
+    """torchvision.models, and the network's name and weights that NAME or NAME@WEIGHTS means."""
+    models = _require("torchvision.models", "torchvision")
+    name, _, wanted = name.partition("@")
+    if name not in {*models.list_models(module=models), *models.list_models(module=models.video)}:
+        raise ValueError(f"model: torchvision has no classifier {name!r}; see torchvision.models.list_models()")
+    known = models.get_model_weights(name)
+    if wanted and wanted not in known.__members__:
+        names = " or ".join(each.name for each in known)
+        raise ValueError(f"model: expected weights {names} for {name}, got {wanted!r}")
+    return models, name, known[wanted or "DEFAULT"]
+
+
+def _with_preprocess(models: Any, model: Any, weights: Any, name: str) -> LoadedModel:
     transform = weights.transforms()
     normalisation = tuple(transform.mean), tuple(transform.std), transform.interpolation.value
     resize, crop = transform.resize_size, transform.crop_size
     preprocess: Preprocess | ClipPreprocess
-    if takes_clips:
+    if name in models.list_models(module=models.video):
         window = _WINDOWS.get(name, _USUAL_WINDOW)
         sides = tuple(resize) if len(resize) == 2 else int(resize[0])
         preprocess = ClipPreprocess(sides, tuple(crop), *normalisation, False, *window)

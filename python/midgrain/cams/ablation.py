@@ -13,6 +13,7 @@ from midgrain.cams.layers import Layer, Reshape
 from midgrain.driver import Target
 from midgrain.network.altered import UNALTERED, altered_scores, check_batch_size
 from midgrain.network.capture import Capture, Site, capture, run_from, run_until
+from midgrain.network.channels import channel_places
 from midgrain.network.modules import unwrapped
 from midgrain.network.resume import CannotResume, Resume
 from midgrain.network.trace import Trace
@@ -138,7 +139,7 @@ class _Ablated:
 
     def __init__(self, network: nn.Module, trace: Trace, site: Site, x: Tensor, values: Tensor, kept: int):
         self.network, self.trace, self.site, self.x, self.values = network, trace, site, x, values
-        self.places = _places(site, values)
+        self.places = channel_places(site, values, "'ablationcam' sets")
         self.kept = kept
         self._resumes: dict[int, Resume | None] = {}
 
@@ -175,22 +176,3 @@ class _Ablated:
             if number != UNALTERED:
                 row[self.places[number]] = 0.0
         return flat.reshape(values.shape)
-
-
-def _places(site: Site, values: Tensor) -> Tensor:
-    """Where in one sample of the layer's output a channel's map lies: int64 [K, positions].
-
-    Raises:
-        ValueError: the maps are not values of the output, only moved.
-    """
-    one = values[:1]
-    numbers = torch.arange(one.numel(), dtype=torch.float64, device=values.device).reshape(one.shape)
-    numbered, maps = site.layout.maps(numbers).flatten(2)[0], site.layout.maps(one).flatten(2)[0]
-    places = numbered.long()
-    moved = bool(((places == numbered) & (places >= 0) & (places < one.numel())).all())
-    if not moved or not torch.equal(maps, one.flatten()[places].to(maps.dtype)):
-        raise ValueError(
-            f"reshape: 'ablationcam' sets channels of {site.name} to 0 in its own output, so reshape may only move "
-            "values, not compute with them"
-        )
-    return places

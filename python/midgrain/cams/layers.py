@@ -68,7 +68,9 @@ def named_site(model: nn.Module, x: Tensor, calls: Trace, layer: Layer, reshape:
     )
 
 
-def last_spatial_site(model: nn.Module, x: Tensor, calls: Trace, target: Target) -> Site:
+def last_spatial_site(
+    model: nn.Module, x: Tensor, calls: Trace, target: Target, wanted: Callable[[Site], bool] = lambda site: True
+) -> Site:
     """The last layer whose output is still spatial and that the explained score depends on, position by position.
 
     Poolings do not count, nor maps of the classes themselves. In a transformer that reads its class token, the patches
@@ -79,12 +81,13 @@ def last_spatial_site(model: nn.Module, x: Tensor, calls: Trace, target: Target)
         x: its input.
         calls: the trace of the network for inputs of this shape.
         target: what to explain.
+        wanted: says of a site whether it may be the one.
 
     Raises:
-        ValueError: no layer is spatial.
+        ValueError: no layer is spatial and wanted.
         NoGradientError: the score depends on none of them.
     """
-    candidates = list(spatial_sites(x, calls))
+    candidates = [site for site in spatial_sites(x, calls) if wanted(site)]
     if not candidates:
         raise ValueError(
             f"layer: no layer of the network has a spatial output for an input {list(x.shape)}; pass layer= with "

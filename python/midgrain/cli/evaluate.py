@@ -85,6 +85,15 @@ def evaluate(
     examples: Annotated[int, typer.Option(help="Samples that are drawn in the report.")] = 4,
     retry: Annotated[bool, typer.Option("--retry", help="Try failed samples of an earlier run again.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local, or ray: several processes on this machine or a cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes of ray; by default one per CPU, or per GPU.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option("--gpus-per-worker", help="Of ray; by default 1 where there are any.")
+    ] = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -123,6 +132,9 @@ def evaluate(
         examples=examples,
         retry=retry,
         progress=not as_json,
+        engine=engine,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
     )
     summary = results.summary()
     if not summary.samples:

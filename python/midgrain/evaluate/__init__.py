@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import Any
 
 from midgrain.evaluate.datasets import Dataset, Entry, read_dataset
+from midgrain.evaluate.layouts import LAYOUTS, Layout
 from midgrain.evaluate.measuring import MEASURES, options_of
+from midgrain.evaluate.papers import TABLES, Reproduction, reproduce
 from midgrain.evaluate.planning import BASELINES, Run, plan_run
 from midgrain.evaluate.results import Results
 from midgrain.evaluate.run import evaluate
@@ -22,11 +24,15 @@ from midgrain.evaluate.work import Plan, Record, evaluate_sample
 
 __all__ = [
     "BASELINES",
+    "LAYOUTS",
     "MEASURES",
+    "TABLES",
     "Dataset",
     "Entry",
+    "Layout",
     "Plan",
     "Record",
+    "Reproduction",
     "Results",
     "Run",
     "Sample",
@@ -36,6 +42,7 @@ __all__ = [
     "options_of",
     "plan_run",
     "read_dataset",
+    "reproduce",
 ]
 
 

@@ -52,6 +52,8 @@ class Dataset:
     description: dict[str, Any] = field(default_factory=dict)
     #: Whether samples can have masks or boxes at all.
     located: bool = True
+    #: What the entries' readers have in common, where it is large; other processes get it once, not with every entry.
+    shared: Any = None
 
 
 def read_dataset(dataset: Any, classes: ClassNames) -> Dataset:
@@ -241,19 +243,15 @@ def _indexed(dataset: Any) -> Dataset:
     if length == 0:
         raise ValueError("dataset: expected at least one sample, got none")
     description = {"kind": f"{type(dataset).__module__}.{type(dataset).__qualname__}", "length": length}
-    entries = [Entry(_name(dataset, index), functools.partial(_item, dataset, index)) for index in range(length)]
+    if isinstance(dataset, list | tuple):
+        entries = [*_iterated(dataset)]
+    else:
+        entries = [Entry(f"{index:06d}", functools.partial(_item, dataset, index)) for index in range(length)]
     names = {entry.id for entry in entries}
     if len(names) < length:
         twice = next(entry.id for index, entry in enumerate(entries) if entry.id in {e.id for e in entries[:index]})
         raise ValueError(f"dataset: expected every id once, got {twice!r} twice")
-    return Dataset(entries, length, description)
-
-
-def _name(dataset: Any, index: int) -> str:
-    """What a sample of a sequence says of itself; only lists and tuples are looked into before its turn."""
-    if isinstance(dataset, list | tuple) and isinstance(dataset[index], Sample):
-        return str(dataset[index].id)
-    return f"{index:06d}"
+    return Dataset(entries, length, description, shared=None if isinstance(dataset, list | tuple) else dataset)
 
 
 def _item(dataset: Any, index: int) -> Sample:

@@ -10,11 +10,11 @@ from midgrain import driver
 from midgrain.clips import ClipPreprocess
 from midgrain.evaluate.companions import OTHERS, OtherSamples
 from midgrain.evaluate.datasets import Dataset, Entry, read_dataset
-from midgrain.evaluate.identity import described, digest, environment, fingerprint
 from midgrain.evaluate.measuring import PlannedMeasure, plan_measures
 from midgrain.evaluate.samples import ClassNames, PreprocessLike
 from midgrain.evaluate.store import require
 from midgrain.evaluate.work import TARGETS, Plan
+from midgrain.identity import described, digest, environment, fingerprint
 from midgrain.models import LoadedModel
 from midgrain.normalisation import Normalisation
 from midgrain.ops.checks import check_bool, check_int

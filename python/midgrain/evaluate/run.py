@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from midgrain.evaluate.datasets import Dataset
+from midgrain.evaluate.datasets import Dataset, Entry
 from midgrain.evaluate.planning import plan_run
+from midgrain.evaluate.ray_engine import RayEngine
 from midgrain.evaluate.results import Results
 from midgrain.evaluate.samples import PreprocessLike
 from midgrain.evaluate.store import Store
 from midgrain.evaluate.work import Plan, Record, evaluate_sample
-from midgrain.ops.checks import check_bool, check_int
+from midgrain.ops.checks import check_bool, check_int, check_positive
 from midgrain.progress import progress_bar
 
-__all__ = ["evaluate"]
+__all__ = ["ENGINES", "evaluate"]
+
+#: What runs the work on the samples.
+ENGINES = ("local", "ray")
+#: From samples (and whether to draw them), plan and what the samples share to their records, in any order.
+_Engine: TypeAlias = Callable[[Iterable[tuple[Entry, bool]], Plan, Any], Generator[Record]]
 
 # The journal becomes a part of the table after so many samples or seconds.
 _PART_SAMPLES, _PART_SECONDS = 256, 60.0
@@ -44,6 +52,9 @@ def evaluate(
     examples: int = 4,
     retry: bool = False,
     progress: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
 ) -> Results:
     """Measure explainers on a data set. What is done stays: the same call goes on where the last one ended.
 
@@ -73,6 +84,10 @@ def evaluate(
         examples: of how many samples the explanations are drawn for the report.
         retry: try the samples of an earlier call again that something went wrong with.
         progress: show a bar with the time left.
+        engine: "local", one sample after the other in this process, or "ray": a Ray Data pipeline of several workers on
+            this machine or a cluster. Both write the same rows, and one goes on where the other stopped.
+        workers: of "ray", how many processes; None means one for each CPU, or as many as the GPUs take.
+        gpus_per_worker: of "ray", how many GPUs each gets, also a part of one; None means one where there are any.
 
     Returns:
         The results so far; `.summary()` and `.report()` make tables and an HTML page of them.
@@ -81,7 +96,8 @@ def evaluate(
         TypeError, ValueError: an argument that is wrong, before anything runs; a folder that holds results of another
             configuration or something else; explainers or measures of which none works on the first samples.
         FileNotFoundError: no such data set.
-        ModuleNotFoundError: the extra `evaluate` is not installed.
+        ModuleNotFoundError: the extra `evaluate`, or for "ray" the extra `ray`, is not installed.
+        ConnectionError: no Ray cluster answers at the address that the environment names.
 
     Broken samples are noted in the table of errors and left out, so one of thousands stops nothing.
 
@@ -98,6 +114,7 @@ def evaluate(
     examples = check_int(examples, "examples", 0)
     limit = None if limit is None else check_int(limit, "limit", 1)
     retry, progress = check_bool(retry, "retry"), check_bool(progress, "progress")
+    runs = _engine(engine, workers, gpus_per_worker)
     run = plan_run(
         model,
         dataset,
@@ -114,36 +131,65 @@ def evaluate(
     )
     store = Store(Path(out))
     with store.writing(run.configuration, retry=retry) as done:
-        _run(store, run.data, run.plan, done, limit, examples, progress)
+        _run(store, run.data, run.plan, done, limit, examples, progress, runs)
     return Results(Path(out))
 
 
+def _engine(name: str, workers: int | None, gpus: float | None) -> _Engine:
+    if not isinstance(name, str) or name not in ENGINES:
+        raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {name!r}")
+    workers = None if workers is None else check_int(workers, "workers", 1)
+    gpus = None if gpus is None else check_positive(gpus, "gpus_per_worker", zero=True)
+    if name == "ray":
+        return RayEngine(workers, gpus).records
+    for option, value in (("workers", workers), ("gpus_per_worker", gpus)):
+        if value is not None:
+            raise ValueError(f"{option}: expected None unless engine='ray', got {value}")
+    return _one_by_one
+
+
+def _one_by_one(todo: Iterable[tuple[Entry, bool]], plan: Plan, _: Any) -> Generator[Record]:
+    for entry, example in todo:
+        yield evaluate_sample(entry, plan, example=example)
+
+
 def _run(
-    store: Store, data: Dataset, plan: Plan, done: set[str], limit: int | None, examples: int, progress: bool
+    store: Store,
+    data: Dataset,
+    plan: Plan,
+    done: set[str],
+    limit: int | None,
+    examples: int,
+    progress: bool,
+    engine: _Engine,
 ) -> None:
     total = data.length if limit is None or data.length is None else min(limit, data.length)
     watch = _Watch(done)
     last = time.monotonic()
-    fresh = 0
-    with progress_bar("evaluating", _left(data, done, total), shown=progress) as advance:
-        seen: set[str] = set()
-        for index, entry in enumerate(data.entries):
-            if limit is not None and index >= limit:
-                break
-            if entry.id in seen:
-                raise ValueError(f"dataset: expected every id once, got {entry.id!r} twice")
-            seen.add(entry.id)
-            if entry.id in done:
-                continue
-            for record in watch.see(evaluate_sample(entry, plan, example=index < examples)):
+    with (
+        progress_bar("evaluating", _left(data, done, total), shown=progress) as advance,
+        contextlib.closing(engine(_todo(data, done, limit, examples), plan, data.shared)) as records,
+    ):
+        for fresh, found in enumerate(records, 1):
+            for record in watch.see(found):
                 store.add(record)
-            fresh += 1
             if fresh % _PART_SAMPLES == 0 or time.monotonic() - last > _PART_SECONDS:
                 store.compact()
                 last = time.monotonic()
             advance(1)
         for record in watch.held:
             store.add(record)
+
+
+def _todo(data: Dataset, done: set[str], limit: int | None, examples: int) -> Iterator[tuple[Entry, bool]]:
+    """The samples that are not done, and whether to draw them."""
+    seen: set[str] = set()
+    for index, entry in enumerate(itertools.islice(data.entries, limit)):
+        if entry.id in seen:
+            raise ValueError(f"dataset: expected every id once, got {entry.id!r} twice")
+        seen.add(entry.id)
+        if entry.id not in done:
+            yield entry, index < examples
 
 
 def _left(data: Dataset, done: set[str], total: int | None) -> int | None:

@@ -6,6 +6,8 @@
 * Decisions: `n_morf`, `n_lerf` and `superpixel_removal`, how much can go until the class changes.
 * Retraining: `roar`, what a network can still learn without the important pixels.
 * Specificity: `delta` of any of them, `top_k_agreement` with any reference, `lime_agreement`, `model_contrast`.
+* Filters: `filter_removal`, how fast the accuracy falls while filters are set to 0; `filter_removal_curves` over a
+  data set.
 * Localisation: `pointing_game`, `energy_pointing_game`, `mask_iou`, `bbox_score` and `weak_localisation` compare with a
   mask or a box of the object.
 * Statistics: `bootstrap_interval`, `win_matrix`, `wilcoxon_matrix`, `krippendorff_alpha`, `measure_correlations`: how
@@ -18,6 +20,8 @@ from midgrain.measures.agreement import Agreement, lime_agreement, model_contras
 from midgrain.measures.boxes import WeakLocalisation, localisation_error, weak_localisation
 from midgrain.measures.comparison import krippendorff_alpha, measure_correlations, wilcoxon_matrix, win_matrix
 from midgrain.measures.decision import DecisionChange, n_lerf, n_morf, superpixel_removal
+from midgrain.measures.filter_curves import filter_removal_curves
+from midgrain.measures.filters import FilterRemoval, FilterRemover, filter_removal
 from midgrain.measures.fractional import ScoreChange, afoc, aopc
 from midgrain.measures.information import InformationCurve, aic, sic
 from midgrain.measures.kept import AverageDrop, DropIncrease, average_drop, drop_increase
@@ -34,6 +38,8 @@ __all__ = [
     "DecisionChange",
     "Delta",
     "DropIncrease",
+    "FilterRemoval",
+    "FilterRemover",
     "InformationCurve",
     "Interval",
     "RemovalCurve",
@@ -51,6 +57,8 @@ __all__ = [
     "delta",
     "drop_increase",
     "energy_pointing_game",
+    "filter_removal",
+    "filter_removal_curves",
     "insertion",
     "is_difficult",
     "krippendorff_alpha",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from midgrain.baseline import Baseline
 from midgrain.driver import Target, check_input
-from midgrain.measures.curves import Subject, mixed, subject
+from midgrain.measures.curves import Mixture, Subject, subject
 from midgrain.measures.order import Schedule, check_order, schedule
 from midgrain.ops.checks import check_int
 
@@ -214,11 +214,11 @@ def _first_change(asked: Subject, rank: Tensor, states: Sequence[Tensor], wholes
     assert asked.classes is not None
     removed = wholes.double()
     changed = torch.zeros(len(wholes), dtype=torch.bool)
+    mixture = Mixture(asked.x, asked.empty, rank)
     for sample, counts in enumerate(states):
         for part in counts.split(asked.batch_size):
             rows = torch.full((len(part),), sample, device=asked.x.device)
-            pictures = mixed(asked.x[rows], asked.empty[rows], rank[rows], part.to(asked.x.device))
-            outputs = asked.outputs(pictures, rows)
+            outputs = asked.outputs(mixture.of([sample] * len(part), part), rows)
             other = (outputs.argmax(1) != asked.classes[sample].to(outputs.device)).cpu()
             if other.any():
                 removed[sample], changed[sample] = part[other][0], True

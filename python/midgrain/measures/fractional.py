@@ -172,4 +172,5 @@ def _scores(
         return schedule(maps, chosen, ties, seed, pixels=pixels, least_first=order == "lerf")
 
     with subject(model, x, heatmap, target, baseline, batch_size, seed, plan) as (asked, planned):
-        return asked.curve(asked.x, asked.empty, planned, output), asked.classes
+        ends = (asked.known(output), None)
+        return asked.curve(asked.x, asked.empty, planned, output, ends=ends), asked.classes

@@ -96,8 +96,9 @@ def drop_increase(
         return schedule(maps, 1, ties, seed, pixels=max(1, round(share * maps[0].numel())))
 
     with subject(model, x, heatmap, target, baseline, batch_size, seed, plan) as (asked, planned):
-        before = asked.values(asked.x)
-        after = asked.curve(asked.empty, asked.x, planned)[:, 1]
+        before = _before(asked)
+        last = Schedule(planned.rank, planned.below[:, 1:], planned.above[:, 1:], planned.share[:, 1:])
+        after = asked.curve(asked.empty, asked.x, last, ends=(None, before))[:, 0]
         return _drop(before, after, asked.classes)
 
 
@@ -145,7 +146,7 @@ def average_drop(
         True
     """
     with subject(model, x, heatmap, target, baseline, batch_size, seed) as (asked, _):
-        before = asked.values(asked.x)
+        before = _before(asked)
         constant = _drop(before, _seen_through(asked, Constant().map(asked.x)), asked.classes)
         own = _drop(before, _seen_through(asked, min_max(asked.maps.float())), asked.classes)
     if constant.drop.mean() < own.drop.mean():
@@ -155,6 +156,11 @@ def average_drop(
             stacklevel=2,
         )
     return AverageDrop(own.drop, own.increase, before, own.after, asked.classes, constant)
+
+
+def _before(asked: Subject) -> Tensor:
+    known = asked.known()
+    return asked.values(asked.x) if known is None else known
 
 
 def _seen_through(asked: Subject, masks: Tensor) -> Tensor:

@@ -192,7 +192,9 @@ def is_difficult(mask: Tensor, others: Tensor) -> Tensor:
 def _of_the_top(heatmap: Tensor, mask: Tensor, wanted: Tensor) -> Tensor:
     """How many of each frame's `wanted` largest pixels lie on the object, float64 of the shape of `wanted`."""
     values, on_object = heatmap.flatten(-2), mask.flatten(-2)
-    least = values.sort(-1, descending=True).values.gather(-1, wanted[..., None] - 1)
+    frames = zip(values.flatten(0, -2), wanted.flatten().tolist(), strict=True)
+    least = torch.stack([frame.kthvalue(len(frame) - count + 1).values for frame, count in frames])
+    least = least.reshape(wanted.shape)[..., None]
     above, level = values > least, values == least
     # Of the pixels at the last value so many are wanted as are left.
     part = (wanted - above.sum(-1)).double() / level.sum(-1)

@@ -213,10 +213,14 @@ def _measure(
         return schedule(maps, steps, ties, seed)
 
     with subject(model, x, heatmap, target, baseline, batch_size, seed, plan) as (asked, planned):
-        curves = []
+        curves: list[RemovalCurve] = []
+        whole, nothing = asked.known(), None
         for order in orders:
-            ends = (asked.x, asked.empty) if order == "deletion" else (asked.empty, asked.x)
-            curve = asked.curve(*ends, planned)
+            if order == "deletion":
+                curve = asked.curve(asked.x, asked.empty, planned, ends=(whole, nothing))
+                nothing = curve[:, -1]
+            else:
+                curve = asked.curve(asked.empty, asked.x, planned, ends=(nothing, whole))
             curves.append(RemovalCurve(_area(curve), curve, asked.classes))
     return curves
 

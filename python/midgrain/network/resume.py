@@ -69,7 +69,8 @@ class Resume:
             outputs = model(x.detach().clone())
         if any(set(kept[module]) != set(calls.values()) for module, calls in skipped.items()):
             raise CannotResume("the network does not always make the same calls")
-        self._recorded = tensors_of(kept[site.module][self._call])[site.item]
+        #: What the layer returned for the recorded input, [1, ...].
+        self.recorded = tensors_of(kept[site.module][self._call])[site.item]
         if poison:
             kept = _each_tensor(kept, _poisoned)
         self._kept = kept
@@ -146,7 +147,7 @@ class Resume:
         shared = [self._x, *tensors_of(list(self._kept.values()))]
         versions = [tensor._version for tensor in shared]
         unwritten = self._x.clone(), _each_tensor(self._kept, torch.clone)
-        values = self._recorded.expand(2, *self._recorded.shape[1:])
+        values = self.recorded.expand(2, *self.recorded.shape[1:])
         try:
             with torch.no_grad():
                 actual = self(values)

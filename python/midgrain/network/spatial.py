@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from midgrain.network.capture import Site
 from midgrain.network.layout import ChannelsFirst, Layout, Tokens, layout_of
 from midgrain.network.trace import Call, Trace
 
-__all__ = ["Layouts", "is_pooling", "spatial_sites"]
+__all__ = ["Layouts", "is_convolution", "is_norm", "is_pooling", "spatial_sites"]
 
 
 def spatial_sites(x: Tensor, calls: Trace, *, outputs: bool = False) -> Iterator[Site]:
@@ -89,6 +90,18 @@ def is_pooling(module: nn.Module) -> bool:
     """Does it pool, and nothing else, as far as its name or its one operation tells?"""
     named = "Pool" in type(module).__name__ and next(module.parameters(), None) is None
     return named or "pool" in _operation(module)
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Does it convolve, and nothing else, as far as its class or its one operation tells?"""
+    return isinstance(module, _ConvNd) or _operation(module).startswith("conv")
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Does it normalise its input, as far as its class's name or its one operation tells?"""
+    named = "norm" in type(module).__name__.lower()
+    weighs = any(isinstance(inner, _ConvNd | nn.Linear) for inner in module.modules())
+    return (named and not weighs) or "norm" in _operation(module)
 
 
 def _operation(module: nn.Module) -> str:

@@ -21,7 +21,7 @@ class Times:
     """Milliseconds of each call of one contestant, by two clocks.
 
     Example:
-        >>> from midgrain.cli.timing import Times, summary
+        >>> from midgrain.timing import Times, summary
         >>> summary(Times([3.0, 5.0], [2.0, 3.0]))["median"]
         4.0
     """
@@ -56,7 +56,7 @@ def race(
         By name one time per turn; the n-th times of all contestants belong to the same input.
 
     Example:
-        >>> from midgrain.cli.timing import race
+        >>> from midgrain.timing import race
         >>> times = race({"sum": sum, "sorted": sorted}, [[1, 2], [3]], 0.0)
         >>> [len(t.wall) for t in times.values()]
         [3, 3]
@@ -97,7 +97,7 @@ def summary(times: Times, inputs: int = 1) -> dict[str, float]:
         there were. "cpu": as "fastest", of the calling thread's time on a core.
 
     Example:
-        >>> from midgrain.cli.timing import Times, summary
+        >>> from midgrain.timing import Times, summary
         >>> summary(Times([1.0, 2.0, 3.0], [0.5, 0.5, 0.5]))
         {'median': 2.0, 'p10': 1.2, 'p90': 2.8, 'fastest': 1.0, 'cpu': 0.5, 'runs': 3}
     """
@@ -126,7 +126,7 @@ def machine() -> dict[str, Any]:
     """The processor's name, its kind and the cores that this process may use.
 
     Example:
-        >>> from midgrain.cli.timing import machine
+        >>> from midgrain.timing import machine
         >>> sorted(machine())
         ['architecture', 'cores', 'processor']
     """

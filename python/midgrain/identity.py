@@ -1,4 +1,4 @@
-"""What makes two evaluations the same: fingerprints of networks, options and objects, as JSON."""
+"""What makes two results comparable: fingerprints of networks, options and objects, as JSON."""
 
 from __future__ import annotations
 
