@@ -21,8 +21,8 @@ from torch import Tensor, nn
 import midgrain as mg
 from benchmarks.common import parser, pictures, report
 from benchmarks.swag_overhead import normalised
-from midgrain.cli.timing import race, summary
 from midgrain.explanation import Explanation
+from midgrain.timing import race, summary
 
 #: (input [B, 3, H, W], classes) -> a map.
 Call = Callable[[Tensor, list[int]], Tensor]

@@ -21,7 +21,7 @@ from scipy import ndimage
 
 import midgrain as mg
 from midgrain._kernels import cpu
-from midgrain.cli.timing import machine, race, summary
+from midgrain.timing import machine, race, summary
 
 COMPACTNESS = 10.0
 ITERATIONS = 10

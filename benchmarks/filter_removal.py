@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import midgrain as mg
@@ -29,6 +30,45 @@ from midgrain.measures import FilterRemoval, bootstrap_interval, filter_removal_
 #: Where filters are measured and set to 0.
 PLACES = ("convolution", "batch norm", "activation")
 _BATCH = 16
+
+
+class Residual(nn.Module):
+    """Two convolutions with batch norms, added to what came in."""
+
+    def __init__(self, inside: int, outside: int, stride: int):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside))
+        self.second = nn.Sequential(nn.Conv2d(outside, outside, 3, 1, 1, bias=False), nn.BatchNorm2d(outside))
+        self.around = nn.Sequential()
+        if stride > 1:
+            self.around = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inside, H, W] -> [B, outside, H / stride, W / stride]."""
+        around = self.around(x)
+        return torch.relu(around + self.second(torch.relu(self.first(x))))
+
+
+def residual_network(classes: int) -> nn.Sequential:
+    """Of the kind of a ResNet-18: what the last convolution gives is added to what came before it."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 16, 5, 2, 2, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+        *(Residual(16, 32, 2), Residual(32, 64, 2), Residual(64, 128, 2), Residual(128, 128, 1)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes)),
+    )
+
+
+def residual(weights: Path | None, photos: list[Image.Image], quick: bool) -> nn.Sequential:
+    """The trained residual network, from a file beside that of the plain one, otherwise written to it."""
+    file = None if weights is None or quick else weights.with_name(f"{weights.stem}-residual{weights.suffix}")
+    if file is not None and file.exists():
+        model = residual_network(10)
+        model.load_state_dict(torch.load(file, weights_only=True))
+        return model.eval()
+    model = digits.train(photos, limit=100 if quick else None, build=residual_network)
+    if file is not None:
+        torch.save(model.state_dict(), file)
+    return model
 
 
 def place_options(model: nn.Module, x: Tensor, place: str) -> dict[str, Any]:
@@ -70,10 +110,13 @@ def area(result: FilterRemoval) -> str:
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, nn.Module, list[tuple[Tensor, Tensor]]]]:
     """Title, network, batches."""
     photos = [photograph.picture for photograph in packaged()]
-    model = digits.train(photos, limit=100) if arguments.quick else digits.trained(arguments.weights, photos)
+    plain = digits.train(photos, limit=100) if arguments.quick else digits.trained(arguments.weights, photos)
+    models = {"plain network": plain, "residual network": residual(arguments.weights, photos, arguments.quick)}
     data = digits.held_out(photos, 40 if arguments.quick else None)
     sizes = (data.inputs.split(_BATCH), torch.from_numpy(data.labels).split(_BATCH))
-    yield f"Digits: {len(data.labels)} held-out pictures, true classes", model, list(zip(*sizes, strict=True))
+    for name, model in models.items():
+        title = f"Digits, {name}: {len(data.labels)} held-out pictures, true classes"
+        yield title, model, list(zip(*sizes, strict=True))
     photographs = find_photographs(arguments.photos)
     photographs = photographs[:2] if arguments.quick else photographs
     for network in networks():

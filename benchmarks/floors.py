@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.common import ITERATIONS, parser, report
 from midgrain._kernels import cpu
-from midgrain.cli.timing import race
+from midgrain.timing import race
 
 # name, frames, height, width, wanted superpixels
 CASES = [

@@ -22,7 +22,7 @@ from benchmarks.common import (
 )
 from benchmarks.floors import CASES, multiply_adds, slic_floor
 from benchmarks.peers import Peer, all_peers
-from midgrain.cli.timing import race, summary
+from midgrain.timing import race, summary
 from oracles.connectivity import connect
 from oracles.slic import slic_integer
 

@@ -23,7 +23,7 @@ from benchmarks.common import (
     slope,
 )
 from benchmarks.floors import CASES
-from midgrain.cli.timing import race, summary
+from midgrain.timing import race, summary
 
 WEIGHTS = [COMPACTNESS] * 3 + [9.0]
 RANGES = [*LAB_RANGES, mg.ops.GRADIENT_RANGE]

@@ -13,7 +13,7 @@ import torchvision
 
 import midgrain as mg
 from benchmarks.common import parser, pictures, report
-from midgrain.cli.timing import race, summary
+from midgrain.timing import race, summary
 
 CASES = [
     ("ResNet-50, 224 x 224", torchvision.models.resnet50, (1, 3, 224, 224)),

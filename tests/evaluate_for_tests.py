@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -71,5 +72,30 @@ def evaluate_slowly(out: str, n: int, seconds: float, engine: str = "local") -> 
     evaluate(SlowNet(seconds), samples(n), ["vanilla"], MEASURES, out, **options)
 
 
+def evaluate_and_lose_a_machine(out: str, n: int, seconds: float) -> None:
+    """A cluster of two machines, of which one is gone after two samples."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    journal = Path(out) / "journal-00000.jsonl"
+
+    def lose() -> None:
+        while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
+            time.sleep(0.01)
+        cluster.remove_node(second, allow_graceful=False)
+        print("lost after two samples")
+
+    thread = threading.Thread(target=lose)
+    thread.start()
+    evaluate_slowly(out, n, seconds, "ray")
+    thread.join()
+    ray.shutdown()
+    cluster.shutdown()
+
+
 if __name__ == "__main__":
-    evaluate_slowly(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])
+    run = evaluate_and_lose_a_machine if sys.argv[4:] == ["lose"] else evaluate_slowly
+    run(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *[each for each in sys.argv[4:] if each != "lose"])

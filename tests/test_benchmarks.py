@@ -17,6 +17,7 @@ from midgrain._kernels import _cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [
+    "clips",
     "cams_speed",
     "connectivity_speed",
     "explainers_cost",

@@ -30,17 +30,18 @@ TESTS = Path(__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
 
 
+def command_line(pid: int) -> str:
+    """Of a process; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def processes_of(session: str) -> list[str]:
     """Command lines of processes that belong to a Ray session's folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if session in line:
-            found.append(line)
-    return found
+    lines = [command_line(int(path.name)) for path in Path("/proc").glob("[0-9]*")]
+    return [line for line in lines if session in line]
 
 
 def descendants(pid: int) -> list[int]:
@@ -386,11 +387,12 @@ def test_a_run_whose_own_process_is_killed_goes_on_elsewhere(tmp_path) -> None:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < end
         time.sleep(0.01)
-    started = descendants(process.pid)
-    assert len(started) > 2
+    # Ray's agents look for their parent once a minute; what works or holds memory ends at once.
+    started = [pid for pid in descendants(process.pid) if "Agent" not in command_line(pid)]
+    assert any("Worker" in command_line(pid) for pid in started)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert_ends(lambda: alive(started), 200.0)  # Ray's agents look every minute.
+    assert_ends(lambda: alive(started), 120.0)
     before = Results(out).frame()
     assert 2 <= before["id"].nunique() < n
     evaluate_slowly(str(out), n, 0.0)
@@ -398,3 +400,27 @@ def test_a_run_whose_own_process_is_killed_goes_on_elsewhere(tmp_path) -> None:
     after, whole = Results(out).frame(), Results(tmp_path / "whole").frame()
     pd.testing.assert_frame_equal(stripped(after), stripped(whole))
     pd.testing.assert_frame_equal(after.head(len(before)), before)
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost(tmp_path) -> None:
+    """Its samples are done again on the one that is left."""
+    n, out = 12, tmp_path / "lost"
+    command = [sys.executable, str(TESTS / "evaluate_for_tests.py"), str(out), str(n), "0.02", "lose"]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = subprocess.run(
+        command,
+        cwd=TESTS,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lost after two samples" in done.stdout
+    evaluate_slowly(str(tmp_path / "whole"), n, 0.0)
+    after, whole = Results(out), Results(tmp_path / "whole")
+    pd.testing.assert_frame_equal(stripped(after.frame()), stripped(whole.frame()))
+    # The last two samples' masks are empty.
+    assert after.errors()["id"].nunique() == whole.errors()["id"].nunique()

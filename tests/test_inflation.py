@@ -143,6 +143,9 @@ def test_kernels_in_time() -> None:
     assert {shape for name, shape in shapes.items() if name.startswith("network.layer1")} == {(3, 3, 3)}
     first = plain.get_submodule("network.conv1").weight
     torch.testing.assert_close(first[:, :, 0], first[:, :, 2], rtol=0, atol=0)
+    top = inflate(seeded(lambda: tv.resnet18(weights=None, num_classes=3)), last=2, size=33)
+    inflated = [name for name, each in top.named_modules() if isinstance(each, nn.Conv3d) and each.kernel_size[0] > 1]
+    assert inflated == ["network.layer4.1.conv1", "network.layer4.1.conv2"]
     depthwise = inflate(seeded(lambda: tv.mobilenet_v2(weights=None, num_classes=3)), kernel=5, size=33)
     for each in depthwise.modules():
         if isinstance(each, nn.Conv3d):
@@ -157,7 +160,7 @@ def test_frames_by_themselves() -> None:
     with torch.no_grad():
         features = torch.stack([trunk(frame.clone()) for frame in clip.unbind(2)], 2).mean(2)
         expected = head(functional.adaptive_avg_pool2d(features, 2).flatten(1))
-        for options in ({"kernel": 1}, {"weights": "centre"}):
+        for options in ({"kernel": 1}, {"weights": "centre"}, {"last": 0}):
             found = inflate(network, size=(24, 32), **options)(clip)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         moved = inflate(network, size=(24, 32))(clip)
@@ -257,6 +260,8 @@ def test_networks_that_do_not_suit_clips() -> None:
         ({"kernel": 3.0}, TypeError, "kernel: expected an int, got float"),
         ({"kernel": -1}, ValueError, "kernel: expected an odd number of frames, got -1"),
         ({"weights": "mean"}, ValueError, "weights: expected average or centre, got 'mean'"),
+        ({"last": -1}, ValueError, "last: expected 0 or more, got -1"),
+        ({"last": 1.0}, TypeError, "last: expected an int or None, got float"),
         ({"size": 0}, ValueError, "size: expected a side or "),
         ({"size": (3,)}, ValueError, "size: expected a side or "),
     ],

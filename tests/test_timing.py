@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from midgrain.cli.timing import Times, machine, race, summary
+from midgrain.timing import Times, machine, race, summary
 
 
 def test_contestants_take_turns_on_every_input() -> None:

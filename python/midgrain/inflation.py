@@ -19,7 +19,12 @@ _TOLERANCE = 1e-3
 
 
 def inflate(
-    model: nn.Module, *, kernel: int = 3, weights: str = "average", size: int | tuple[int, int] = 224
+    model: nn.Module,
+    *,
+    kernel: int = 3,
+    weights: str = "average",
+    last: int | None = None,
+    size: int | tuple[int, int] = 224,
 ) -> Inflated:
     """A network for clips [B, C, T, H, W] from one for pictures [B, C, H, W], with its weights and no training.
 
@@ -37,6 +42,8 @@ def inflate(
         kernel: t, odd; 1 gives every frame to the image network by itself until they are pooled.
         weights: "average", or "centre": the whole kernel in the middle and zeros before and after (as ViViT begins),
             which acts like `kernel=1` until it is trained.
+        last: only so many convolutions get a kernel in time, the last ones in the order of `model.named_modules()`;
+            None for all. Averages over neighbouring frames blur whatever moves, in early layers most of all.
         size: side or (height, width) of a picture that the network takes, for the check.
 
     Returns:
@@ -48,7 +55,8 @@ def inflate(
             still clip are not the picture's.
 
     Source: Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.3 (I3D, whose clips are
-    padded with zeros and strided in time); "centre": Arnab et al., "ViViT", ICCV 2021.
+    padded with zeros and strided in time); "centre": Arnab et al., "ViViT", ICCV 2021; `last`: Xie et al., "Rethinking
+    Spatiotemporal Feature Learning", ECCV 2018 (top-heavy I3D).
 
     Example:
         >>> import torch
@@ -66,25 +74,28 @@ def inflate(
         raise ValueError(f"kernel: expected an odd number of frames, got {kernel}")
     if weights not in _WEIGHTS:
         raise ValueError(f"weights: expected {' or '.join(_WEIGHTS)}, got {weights!r}")
+    if last is not None and (isinstance(last, bool) or not isinstance(last, int)):
+        raise TypeError(f"last: expected an int or None, got {type(last).__name__}")
+    if last is not None and last < 0:
+        raise ValueError(f"last: expected 0 or more, got {last}")
     sides = size if isinstance(size, tuple) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"size: expected a side or (height, width), got {size!r}")
-    image_network = copy.deepcopy(model)
-    for module in image_network.modules():
-        module.training = False
-    convolutions = [module for module in image_network.modules() if isinstance(module, nn.Conv2d)]
+    network = copy.deepcopy(model)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     if not convolutions:
         raise ValueError("model: expected a network with convolutions (nn.Conv2d), got none")
     depthwise = any(map(_is_depthwise, convolutions))
+    looking = [each for each in convolutions if max(each.kernel_size) > 1 and (_is_depthwise(each) or not depthwise)]
+    chosen = {id(each) for each in looking[0 if last is None else max(0, len(looking) - last) :]}
 
     def frames(convolution: nn.Conv2d) -> int:
-        return kernel if max(convolution.kernel_size) > 1 and (_is_depthwise(convolution) or not depthwise) else 1
+        return kernel if id(convolution) in chosen else 1
 
-    network = _inflated(copy.deepcopy(image_network), frames, weights, {}, "model")
-    result = Inflated(network)
+    result = Inflated(_inflated(network, frames, weights, {}, "model"))
     for module in result.modules():
         module.training = False
-    _check(image_network, result, convolutions[0].in_channels, sides)
+    _check(model, result, convolutions[0].in_channels, sides)
     return result
 
 
@@ -337,8 +348,11 @@ _POOLING: dict[Any, Callable[..., Any]] = {
 }
 
 
-def _check(image_network: nn.Module, inflated: Inflated, channels: int, sides: tuple[int, ...]) -> None:
+def _check(model: nn.Module, inflated: Inflated, channels: int, sides: tuple[int, ...]) -> None:
     """That a still clip gives the picture's outputs."""
+    image_network = copy.deepcopy(model)
+    for module in image_network.modules():
+        module.training = False
     parameter = next(image_network.parameters())
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, channels, *sides, generator=generator).to(parameter)

@@ -11,6 +11,7 @@ from midgrain.cli.compare import compare
 from midgrain.cli.demo import demo
 from midgrain.cli.evaluate import evaluate
 from midgrain.cli.explain import explain
+from midgrain.cli.failures import failures
 from midgrain.cli.info import info, list_methods
 from midgrain.cli.reproduce import reproduce
 
@@ -29,6 +30,7 @@ app.command()(explain)
 app.command()(compare)
 app.command()(evaluate)
 app.command()(reproduce)
+app.add_typer(failures)
 app.command("methods")(list_methods)
 app.command()(info)
 app.command()(bench)

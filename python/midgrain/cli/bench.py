@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from midgrain.cli.output import console, errors, print_json
-from midgrain.cli.timing import machine, race, summary
+from midgrain.timing import machine, race, summary
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import numpy.typing as npt
 
 from midgrain.evaluate.figures import cost_figure, curve_figure
 from midgrain.evaluate.summary import Summary
+from midgrain.html_page import JPEG, NONE, SHADES, make_table, number, page, text
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
@@ -25,35 +24,7 @@ __all__ = ["make_page"]
 _MAX_ERRORS = 100
 # Beyond so many explainers, matrices are written small and curves drawn of the best only.
 _MANY, _DRAWN = 12, 8
-_SHADES = 5
-_NONE = "&ndash;"
 _BASELINES = frozenset({"noise", "centre", "random-point", "constant", "sobel"})
-_JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+")
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.45 system-ui, sans-serif; color: #1c2126; background: #fff; margin: 2rem auto; max-width: 70rem;
-       padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } h3 { font-size: 1rem; }
-table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #57606a; padding-bottom: .3rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #d8dee4; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.best { font-weight: 650; } .quiet { color: #57606a; } .wide { overflow-x: auto; }
-figure { margin: .6rem .8rem .6rem 0; display: inline-block; vertical-align: top; }
-figcaption { font-size: .85rem; color: #57606a; } img { max-width: 100%; } .example img { width: 11rem; }
-details { margin: .3rem 0; } .small td, .small th { padding: 0 .2rem; font-size: .68rem; }
-.small thead th { writing-mode: vertical-rl; text-align: left; }
-SHADES.plots img { width: 34rem; } pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: .8rem; }
-"""
-_STYLE = _STYLE.replace(
-    "SHADES",
-    "".join(
-        f".{sign}{step} {{ background: rgba({colour}, {0.45 * step / _SHADES:.2f}); }}\n"
-        for sign, colour in (("g", "46, 160, 67"), ("r", "207, 34, 46"))
-        for step in range(1, _SHADES + 1)
-    ),
-)
 
 
 def make_page(results: Results, summary: Summary) -> str:
@@ -67,8 +38,7 @@ def make_page(results: Results, summary: Summary) -> str:
     configuration = results.configuration["configuration"]
     data = configuration["dataset"]
     parts = [
-        "<h1>Evaluation of explanations</h1>",
-        f'<p class="quiet">{_text(data.get("path", data.get("kind", "")))}: {summary.samples} samples, '
+        f'<p class="quiet">{text(data.get("path", data.get("kind", "")))}: {summary.samples} samples, '
         f"{len(results.explainers)} explainers, {summary.skipped} samples left out</p>",
         _means(summary),
         _constant_note(frame),
@@ -79,31 +49,7 @@ def make_page(results: Results, summary: Summary) -> str:
         _errors(results.errors()),
         _origin(results.configuration),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Evaluation of explanations</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body>\n</html>\n"
-    )
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _number(value: Any, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, float | int) and math.isfinite(value) else _NONE
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
-    """A table of cells that are HTML already; its head and caption are texts."""
-    top = "".join(f"<th>{_text(cell)}</th>" for cell in head)
-    body = "\n".join(
-        "<tr>" + "".join(cell if cell[:3] == "<td" else f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    said = f"<caption>{_text(caption)}</caption>" if caption else ""
-    return f'<div class="wide"><table>{said}<thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    return page("Evaluation of explanations", parts)
 
 
 def _means(summary: Summary) -> str:
@@ -115,21 +61,21 @@ def _means(summary: Summary) -> str:
     cells = {(row["explainer"], row["measure"]): row for row in table.to_dict("records")}
     rows = []
     for explainer in explainers:
-        line = [_text(explainer)]
+        line = [text(explainer)]
         for name in summary.measures:
             cell = cells[explainer, name]
-            mean = _number(cell["mean"])
+            mean = number(cell["mean"])
             between = "" if math.isnan(cell["low"]) else f"{cell['low']:.3f} to {cell['high']:.3f}"
-            kind = ' class="best"' if best[name] == explainer and mean != _NONE else ""
+            kind = ' class="best"' if best[name] == explainer and mean != NONE else ""
             line.append(f'<td{kind}>{mean}<br><small class="quiet">{between}</small></td>')
         seconds, passes = costs.loc[explainer, "seconds"], costs.loc[explainer, "passes"]
-        rows.append([*line, _number(seconds, 3), _number(passes, 0), str(costs.loc[explainer, "n"])])
+        rows.append([*line, number(seconds, 3), number(passes, 0), str(costs.loc[explainer, "n"])])
     head = ["", *(f"{name} ({better})" for name, better in summary.measures.items()), "seconds", "passes", "n"]
     caption = (
         "Mean over the samples and its 95 % interval; in brackets which direction is better. Seconds: median of an "
         "explanation. Passes: forward passes of one sample, where the method says."
     )
-    return "<h2>Means</h2>" + _table(head, rows, caption)
+    return "<h2>Means</h2>" + make_table(head, rows, caption)
 
 
 def _constant_note(frame: pandas.DataFrame) -> str:
@@ -143,8 +89,8 @@ def _constant_note(frame: pandas.DataFrame) -> str:
         means = frame.groupby("explainer", sort=False)[name].mean()
         worse = [str(explainer) for explainer, mean in means.items() if mean > constant and explainer != "constant"]
         notes.append(
-            f"<p><strong>{_text(name)}</strong>: a constant map, which says nothing, loses {constant:.3f}. It does "
-            f"better than {_text(', '.join(worse)) or 'no explainer'}: the measure favours maps that hide nothing.</p>"
+            f"<p><strong>{text(name)}</strong>: a constant map, which says nothing, loses {constant:.3f}. It does "
+            f"better than {text(', '.join(worse)) or 'no explainer'}: the measure favours maps that hide nothing.</p>"
         )
     return "".join(notes)
 
@@ -177,7 +123,7 @@ def _plots(frame: pandas.DataFrame, results: Results, summary: Summary) -> str:
     if not found:
         return ""
     figures = "\n".join(
-        f'<figure><img src="{uri}" alt="{_text(caption)}"><figcaption>{_text(caption)}</figcaption></figure>'
+        f'<figure><img src="{uri}" alt="{text(caption)}"><figcaption>{text(caption)}</figcaption></figure>'
         for uri, caption in found
     )
     return f'<h2>Curves and costs</h2><div class="plots">{figures}</div>'
@@ -206,7 +152,7 @@ def _matrices(summary: Summary) -> str:
             continue
         shares = _square(wins, lambda value: _shaded(value, 0.5), "Share of samples on which the row is better")
         chance = _square(summary.p_values[name], _p_value, "p-values (Wilcoxon, Holm); bold: below 0.05")
-        found.append(f"<h3>{_text(name)}</h3>{shares}{chance}")
+        found.append(f"<h3>{text(name)}</h3>{shares}{chance}")
     return "<h2>Who wins?</h2>" + "".join(found) if found else ""
 
 
@@ -214,31 +160,31 @@ def _small_square(name: str, wins: pandas.DataFrame, p_values: pandas.DataFrame)
     """Wins and whether they are chance in one table, which is opened when it is looked at."""
     rows = []
     for row in wins.index:
-        cells = [_text(row)]
+        cells = [text(row)]
         for column in wins.columns:
             share, p = float(wins.loc[row, column]), float(p_values.loc[row, column])
             if not math.isfinite(share):
                 cells.append("<td></td>")
                 continue
-            step = round(abs(share - 0.5) * 2 * _SHADES)
+            step = round(abs(share - 0.5) * 2 * SHADES)
             kinds = [*([f"{'g' if share > 0.5 else 'r'}{step}"] if step else []), *(["best"] if p < 0.05 else [])]
             cells.append(
                 f'<td class="{" ".join(kinds)}">{100 * share:.0f}</td>' if kinds else f"<td>{100 * share:.0f}</td>"
             )
         rows.append(cells)
     caption = "Percent of samples on which the row is better; bold: p below 0.05 (Wilcoxon, Holm)"
-    table = _table(["", *map(str, wins.columns)], rows, caption)
-    return f'<details class="small"><summary>{_text(name)}</summary>{table}</details>'
+    table = make_table(["", *map(str, wins.columns)], rows, caption)
+    return f'<details class="small"><summary>{text(name)}</summary>{table}</details>'
 
 
 def _square(frame: pandas.DataFrame, cell: Callable[[float], str], caption: str) -> str:
-    rows = [[_text(row), *(cell(float(value)) for value in frame.loc[row])] for row in frame.index]
-    return _table(["", *map(str, frame.columns)], rows, caption)
+    rows = [[text(row), *(cell(float(value)) for value in frame.loc[row])] for row in frame.index]
+    return make_table(["", *map(str, frame.columns)], rows, caption)
 
 
 def _shaded(value: float, neutral: float = 0.0) -> str:
     if not math.isfinite(value):
-        return f"<td>{_NONE}</td>"
+        return f"<td>{NONE}</td>"
     strength = min(1.0, abs(value - neutral) / (1.0 - neutral))
     colour = "46, 160, 67" if value >= neutral else "207, 34, 46"
     return f'<td style="background: rgba({colour}, {0.45 * strength:.2f})">{value:.2f}</td>'
@@ -246,15 +192,15 @@ def _shaded(value: float, neutral: float = 0.0) -> str:
 
 def _p_value(value: float) -> str:
     if not math.isfinite(value):
-        return f"<td>{_NONE}</td>"
+        return f"<td>{NONE}</td>"
     shown = "&lt;0.001" if value < 0.001 else f"{value:.3f}"
     return f'<td class="best">{shown}</td>' if value < 0.05 else f"<td>{shown}</td>"
 
 
 def _agreement(summary: Summary) -> str:
-    alphas = _table(
+    alphas = make_table(
         ["measure", "alpha"],
-        [[_text(name), _number(value)] for name, value in summary.alpha.items()],
+        [[text(name), number(value)] for name, value in summary.alpha.items()],
         "Krippendorff's alpha (ordinal): 1 where all samples rank the explainers alike, 0 where by chance",
     )
     found = "<h2>Does it all agree?</h2>" + alphas
@@ -271,13 +217,13 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
     blocks = []
     for example in examples:
         pictures = "".join(
-            f'<figure class="example"><img src="{_text(uri)}" alt="{_text(name)}">'
-            f"<figcaption>{_text(name)}</figcaption></figure>"
+            f'<figure class="example"><img src="{text(uri)}" alt="{text(name)}">'
+            f"<figcaption>{text(name)}</figcaption></figure>"
             for name, uri in example.get("pictures", {}).items()
-            if _JPEG.fullmatch(str(uri))
+            if JPEG.fullmatch(str(uri))
         )
         if pictures:
-            blocks.append(f"<h3>{_text(example.get('title', ''))}</h3>{pictures}")
+            blocks.append(f"<h3>{text(example.get('title', ''))}</h3>{pictures}")
     return "<h2>Examples</h2>" + "".join(blocks) if blocks else ""
 
 
@@ -285,13 +231,13 @@ def _errors(errors: pandas.DataFrame) -> str:
     if not len(errors):
         return ""
     rows = [
-        [f'<td class="text">{_text(row[name])}</td>' for name in ("id", "stage", "error")]
+        [f'<td class="text">{text(row[name])}</td>' for name in ("id", "stage", "error")]
         for row in errors.head(_MAX_ERRORS).to_dict("records")
     ]
     more = f", the first {_MAX_ERRORS}" if len(errors) > _MAX_ERRORS else ""
-    return "<h2>Errors</h2>" + _table(["sample", "stage", "error"], rows, f"{len(errors)} in all{more}")
+    return "<h2>Errors</h2>" + make_table(["sample", "stage", "error"], rows, f"{len(errors)} in all{more}")
 
 
 def _origin(configuration: Mapping[str, Any]) -> str:
     shown = {key: configuration[key] for key in ("configuration", "environment") if key in configuration}
-    return f"<h2>Configuration</h2><pre>{_text(json.dumps(shown, indent=2, ensure_ascii=False))}</pre>"
+    return f"<h2>Configuration</h2><pre>{text(json.dumps(shown, indent=2, ensure_ascii=False))}</pre>"

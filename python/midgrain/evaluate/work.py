@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from midgrain import driver
@@ -24,6 +21,7 @@ from midgrain.evaluate.measuring import Case, PlannedMeasure, measure
 from midgrain.evaluate.samples import ClassNames, PreprocessLike, prepare
 from midgrain.explainer_base import to_uint8
 from midgrain.explanation import Explanation
+from midgrain.html_page import jpeg_uri
 from midgrain.normalisation import Normalisation
 from midgrain.pictures import Preprocess
 
@@ -124,7 +122,7 @@ def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Recor
             pictures[name] = _drawn(explanation, x, plan)
     if not example or not pictures:
         return record
-    shown = {"input": _data_uri(_picture(x, plan)), **pictures}
+    shown = {"input": jpeg_uri(_picture(x, plan)), **pictures}
     return Record(record.id, record.rows, record.errors, {"title": _title(known), "pictures": shown})
 
 
@@ -220,12 +218,4 @@ def _picture(x: Tensor, plan: Plan) -> npt.NDArray[np.uint8]:
 
 
 def _drawn(explanation: Explanation, x: Tensor, plan: Plan) -> str:
-    return _data_uri(explanation.overlay(0, image=np.ascontiguousarray(_picture(x, plan)), contours=False))
-
-
-def _data_uri(pixels: npt.NDArray[np.uint8]) -> str:
-    """A JPEG; of a clip its frame in the middle."""
-    frame = pixels[len(pixels) // 2] if pixels.ndim == 4 else pixels
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, format="jpeg", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return jpeg_uri(explanation.overlay(0, image=np.ascontiguousarray(_picture(x, plan)), contours=False))

@@ -2,6 +2,7 @@
 
 * `filter_scores`: how much each filter of the last convolution matters to a class; `FilterScorer` for many batches.
 * `FilterStatistics`: their distribution over the training images of every class.
+* `report`: a validation set, its errors by how typical they are of their class, as tables and as one page.
 * `explain`: why predictions are wrong. Its parts: `surprise` (filters that react too much, or are missed, and how
   typical an input is of its class), `ThroughFilter` (where a filter looks), `filter_maps`, and `suppress` (does the
   prediction come right without what misled it?).
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 from midgrain.failures.explaining import Example, Failure, Finding, explain, filter_maps
 from midgrain.failures.filters import FILTER_MEASURES, FilterPass, FilterScorer, filter_scores
+from midgrain.failures.report_results import FailureReport
+from midgrain.failures.reporting import report
 from midgrain.failures.statistics import FilterStatistics, images_needed
 from midgrain.failures.suppression import Suppression, suppress
 from midgrain.failures.surprise import Surprise, surprise
@@ -20,6 +23,7 @@ __all__ = [
     "FILTER_MEASURES",
     "Example",
     "Failure",
+    "FailureReport",
     "FilterPass",
     "FilterScorer",
     "FilterStatistics",
@@ -31,6 +35,7 @@ __all__ = [
     "filter_maps",
     "filter_scores",
     "images_needed",
+    "report",
     "suppress",
     "surprise",
 ]

@@ -17,6 +17,8 @@ __all__ = ["Sketches", "Values", "can_sketch", "largest_sketch", "lerp"]
 _SMALLEST, _LARGEST = 8, 200
 # Bytes of a sketch of size k in memory, measured: at most 700 + 14 k.
 _BYTES, _BYTES_PER_SIZE = 700, 14
+# Bytes that numbers are kept in at a time.
+_BLOCK = 2**18
 
 
 class Values:
@@ -30,22 +32,42 @@ class Values:
     rank_error = 0.0
 
     def __init__(self, length: int):
-        self._chunks = [np.zeros((0, length), np.float32)]
-        #: Bytes of memory.
-        self.nbytes = 0
+        # Blocks of one size, never made larger: many small arrays, or ones that grow, would scatter over memory
+        # between a network's large ones. What is not written to yet costs nothing.
+        self._shape = (max(1, _BLOCK // (4 * length)), length)
+        self._blocks: list[npt.NDArray[np.float32]] = []
+        self._count = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        """Copied and sent to other processes without the room that is left."""
+        return {"rows": self.rows()}
+
+    def __setstate__(self, state: dict[str, npt.NDArray[np.float32]]) -> None:
+        """From `__getstate__`."""
+        Values.__init__(self, state["rows"].shape[1])
+        self.add(state["rows"])
+
+    @property
+    def nbytes(self) -> int:
+        """Of the numbers."""
+        return 4 * self._count * self._shape[1]
 
     def add(self, rows: npt.NDArray[np.float32]) -> None:
         """Add numbers [n, K]."""
-        self._chunks.append(rows)
-        self.nbytes += rows.nbytes
-        if len(self._chunks) > 64:
-            self.rows()
+        while len(rows):
+            place = self._count % self._shape[0]
+            if place == 0:
+                self._blocks.append(np.empty(self._shape, np.float32))
+            some = rows[: self._shape[0] - place]
+            self._blocks[-1][place : place + len(some)] = some
+            self._count += len(some)
+            rows = rows[len(some) :]
 
     def rows(self) -> npt.NDArray[np.float32]:
         """All of them, [n, K]."""
-        if len(self._chunks) > 1:
-            self._chunks = [np.concatenate(self._chunks)]
-        return self._chunks[0]
+        if not self._blocks:
+            return np.zeros((0, self._shape[1]), np.float32)
+        return np.concatenate(self._blocks)[: self._count]
 
     def percentile(self, q: float) -> npt.NDArray[np.float64]:
         """Of every series, [K]; between two numbers a straight line."""

@@ -37,6 +37,8 @@ class Surprise:
     upper: Tensor
     #: The class's means, float64 [B, filters].
     mean: Tensor
+    #: The network's, [B, classes].
+    outputs: Tensor
 
 
 def surprise(
@@ -95,6 +97,7 @@ def surprise(
         raise TypeError(f"true_class: expected a class or one per sample, got {type(true_class).__name__}")
     found = stats.score(model, x, true_class)
     assert found.target is not None
+    assert found.outputs is not None
     classes = stats.check_classes(found.target)
     device = found.target.device
     scores = found.scores[stats.measure]
@@ -113,4 +116,5 @@ def surprise(
         lower,
         upper,
         mean,
+        found.outputs,
     )

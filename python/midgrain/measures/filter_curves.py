@@ -57,8 +57,8 @@ def filter_removal_curves(
         progress: show a bar.
 
     Returns:
-        Name -> the curves of all samples; of a score that is a tensor the name is "scores". One row per sample, so
-        `midgrain.measures.bootstrap_interval` can be had of `.correct`.
+        Name -> the curves of all samples, on the CPU; of a score that is a tensor the name is "scores". One row per
+        sample, so `midgrain.measures.bootstrap_interval` can be had of `.correct`.
 
     Raises:
         TypeError, ValueError: see `filter_removal`; batches of another kind; an `out` that is of something else, or
@@ -134,7 +134,7 @@ def _joined(parts: list[FilterRemoval]) -> FilterRemoval:
     return FilterRemoval(
         torch.cat([part.correct.cpu() for part in parts]),
         torch.cat([part.probability.cpu() for part in parts]),
-        first.counts,
+        first.counts.cpu(),
         torch.cat([part.target.cpu() for part in parts]),
     )
 

@@ -32,7 +32,7 @@ _ORDERS = {"most": True, "least": False}
 
 @dataclass(frozen=True, eq=False)
 class FilterRemoval:
-    """What a network says of some samples while filters go."""
+    """What a network says of some samples while filters go; all tensors on the samples' device."""
 
     #: Is the class still the predicted one? Bool [B, steps + 1].
     correct: Tensor
@@ -117,6 +117,8 @@ class FilterRemover:
         """
         x = driver.check_input(x).detach()
         _refuse_callable(target)
+        if not scores:
+            raise ValueError("scores: expected at least one ranking, got none")
         with driver.preserved(self.network, x), torch.no_grad():
             site = self._layer.site(self.network, x, target)
             trace = self._layer.trace(self.network, x, target)
@@ -131,7 +133,7 @@ class FilterRemover:
         correct, probability = (torch.cat([each[part] for each in found], 1) for part in (0, 1))
         classes = torch.cat([each[2] for each in found])
         return {
-            name: FilterRemoval(correct[place], probability[place], counts, classes)
+            name: FilterRemoval(correct[place], probability[place], counts.to(x.device), classes)
             for place, name in enumerate(scores)
         }
 
@@ -181,18 +183,20 @@ class FilterRemover:
         ends.append(_read(torch.cat(list(bare)), classes))
         numbers = torch.cartesian_prod(*(torch.arange(n, device=ranks.device) for n in (*shape[:2], shape[2] - 2)))
         rows = numbers.reshape(-1, 3).unbind(1)
-        inner = [
-            _read(outputs, of)
-            for outputs, of in zip(
-                states(rows[0], rows[1], counts[1 + rows[2]]), classes[rows[1]].split(at_once), strict=False
-            )
-        ]
+        # Written in place: small tensors that stay, between large ones that go, would scatter over the memory.
+        of = classes[rows[1]]
+        right = torch.zeros(len(of), dtype=torch.bool, device=ranks.device)
+        probable = torch.zeros(len(of), dtype=torch.float32, device=ranks.device)
+        done = 0
+        for outputs in states(rows[0], rows[1], counts[1 + rows[2]]):
+            some = slice(done, done + len(outputs))
+            right[some], probable[some] = _read(outputs, of[some])
+            done += len(outputs)
         found = []
-        for part, kind in enumerate((torch.bool, torch.float32)):
-            values = torch.zeros(shape, dtype=kind, device=ranks.device)
+        for part, inner in enumerate((right, probable)):
+            values = torch.zeros(shape, dtype=inner.dtype, device=ranks.device)
             values[..., 0], values[..., -1] = ends[0][part], ends[1][part]
-            if inner:
-                values[..., 1:-1] = torch.cat([each[part] for each in inner]).reshape(*shape[:2], -1)
+            values[..., 1:-1] = inner.reshape(*shape[:2], -1)
             found.append(values)
         return found[0], found[1], classes
 

@@ -67,7 +67,12 @@ def clip_network(classes: int = 10) -> nn.Sequential:
     )
 
 
-def train(photos: Sequence[Image.Image], limit: int | None = None, classes: str = "digits") -> nn.Sequential:
+def train(
+    photos: Sequence[Image.Image],
+    limit: int | None = None,
+    classes: str = "digits",
+    build: Callable[[int], nn.Sequential] = network,
+) -> nn.Sequential:
     """A network that names the digits, or the scenes, of `paste`; each epoch has every digit at a new place.
 
     The same on every run with as many threads.
@@ -76,6 +81,7 @@ def train(photos: Sequence[Image.Image], limit: int | None = None, classes: str 
         photos: backgrounds.
         limit: train with so many digits only.
         classes: "digits" or "scenes".
+        build: from the number of classes to a network with new weights, for pictures of any size.
 
     Raises:
         ValueError: neither of these.
@@ -90,8 +96,8 @@ def train(photos: Sequence[Image.Image], limit: int | None = None, classes: str 
         return data.inputs, torch.from_numpy(data.classes(classes))
 
     if classes == "digits":
-        return _train(network, make, _STAGES, limit)
-    return _train(lambda: network(len(photos)), make, _SCENE_STAGES, limit)
+        return _train(lambda: build(10), make, _STAGES, limit)
+    return _train(lambda: build(len(photos)), make, _SCENE_STAGES, limit)
 
 
 def train_clips(photos: Sequence[Image.Image], limit: int | None = None) -> nn.Sequential:
