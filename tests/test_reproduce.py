@@ -258,6 +258,16 @@ def test_nothing_that_can_be_read(tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_several_workers_find_the_same(tmp_path) -> None:
+    pytest.importorskip("ray", exc_type=ImportError)
+    root = stand_in.imagenet(tmp_path / "data", boxes=False)
+    options = {"model": loaded(), "methods": ["Random", "LIME 50", "Grad-CAM"]}
+    alone = reproduce("gws-removal", root, out=tmp_path / "alone", **options)
+    shared = reproduce("gws-removal", root, out=tmp_path / "shared", engine="ray", workers=2, **options)
+    assert shared.lines == alone.lines
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "classes", "make"),
     [

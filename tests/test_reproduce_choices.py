@@ -186,6 +186,9 @@ def test_timing_takes_untrained_networks(tmp_path) -> None:
         ({"table": "timing"}, ValueError, "data: timing needs none, got"),
         ({"seed": -1}, ValueError, "seed"),
         ({"retry": 1}, TypeError, "retry"),
+        ({"engine": "tea"}, ValueError, "engine"),
+        ({"workers": 2}, ValueError, "workers"),
+        ({"table": "filters", "engine": "ray"}, ValueError, "engine: expected 'local' without workers for filters"),
     ],
 )
 def test_bad_input(tmp_path, options, error, message) -> None:

@@ -59,6 +59,12 @@ def reproduce(
     listed: Annotated[bool, typer.Option("--list", help="Show the tables, their data and their cost.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try failed samples of an earlier run again.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local, or ray: several processes on this machine or a cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes of ray; by default one per CPU, or per GPU.")
+    ] = None,
     size: SizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -97,6 +103,8 @@ def reproduce(
         seed=seed,
         retry=retry,
         progress=not as_json,
+        engine=engine,
+        workers=workers,
     )
     if as_json:
         print_json(found.to_dict())

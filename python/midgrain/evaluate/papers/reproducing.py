@@ -87,6 +87,8 @@ def reproduce(
     seed: int = 0,
     retry: bool = False,
     progress: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
 ) -> Reproduction:
     """Measure what a table of a paper shows, and set it beside the paper's figures.
 
@@ -107,6 +109,9 @@ def reproduce(
         seed: of everything random.
         retry: try the samples of an earlier call again that something went wrong with.
         progress: show bars with the time left.
+        engine: "ray" shares the samples between processes, see `midgrain.evaluate.evaluate`; not for "filters" and
+            "timing".
+        workers: of "ray", how many.
 
     Raises:
         TypeError, ValueError: an argument that is wrong, before anything runs; results of another configuration.
@@ -122,6 +127,8 @@ def reproduce(
     seed, random_weights = check_int(seed, "seed", 0, 2**63 - 1), check_bool(random_weights, "random_weights")
     retry, progress = check_bool(retry, "retry"), check_bool(progress, "progress")
     check_writable_folder(Path(out), "out")
+    if chosen_table.kind != "explanations" and (engine != "local" or workers is not None):
+        raise ValueError(f"engine: expected 'local' without workers for {chosen_table.name}, got {engine!r}, {workers}")
     which = Weights(model, weights, random_weights, device, seed)
     if chosen_table.kind == "timing":
         return run_timing(chosen_table, wanted_networks, wanted, which, Path(out), limit, progress)
@@ -137,6 +144,8 @@ def reproduce(
         seed=seed,
         retry=retry,
         progress=progress,
+        engine=engine,
+        workers=workers,
     )
     chosen = choose_networks(chosen_table, wanted_networks, which, wanted)
     return _run(chosen_table, chosen, wanted, conditions)

@@ -35,6 +35,8 @@ class Conditions:
         seed: of everything random.
         retry: try failed samples again.
         progress: show bars.
+        engine: of `midgrain.evaluate.evaluate`.
+        workers: likewise.
     """
 
     def __init__(
@@ -48,9 +50,12 @@ class Conditions:
         seed: int,
         retry: bool,
         progress: bool,
+        engine: str = "local",
+        workers: int | None = None,
     ):
         self.data, self.layout, self.folder, self.out = data, layout, folder, out
         self.limit, self.seed, self.retry, self.progress = limit, seed, retry, progress
+        self.engine, self.workers = engine, workers
 
     def results_of(self, network: str) -> Path:
         """The folder of a network's results."""
@@ -89,6 +94,8 @@ def run_explanations(
         seed=conditions.seed,
         retry=conditions.retry,
         progress=conditions.progress,
+        engine=conditions.engine,
+        workers=conditions.workers,
     )
     if results.frame().empty:
         raise ValueError(f"data: no sample could be evaluated; {first_error(results)}")
