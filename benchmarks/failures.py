@@ -46,44 +46,38 @@ _THESIS = {
 
 
 class Teaching:
-    """The pictures of the statistics: batches (x, y, ids), and one by one."""
+    """The pictures of the statistics: batches (x, y, ids), and one by one by their ids, with their patches."""
 
-    def __init__(self, photos: Sequence[Any], limit: int | None):
-        self.shapes, self.labels = (each[:limit] for each in digits()[0])
-        self.photos = photos
+    def __init__(self, photos: Sequence[Any], limit: int | None, seeds: Sequence[int] = _SEEDS):
+        shapes, labels = (each[:limit] for each in digits()[0])
+        self.parts = [teaching(shapes, labels, photos, seed) for seed in seeds]
+        self.size = len(labels)
 
-    def part(self, seed: int) -> Shortcut:
-        """All digits once."""
-        return teaching(self.shapes, self.labels, self.photos, seed)
+    def __iter__(self) -> Iterator[tuple[Tensor, list[int], list[int]]]:
+        for numbers in torch.arange(len(self)).split(_BATCH):
+            items = [self[number] for number in numbers.tolist()]
+            yield torch.stack([x for x, _ in items]), [label for _, label in items], numbers.tolist()
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-        for place, seed in enumerate(_SEEDS):
-            data = self.part(seed).data
-            numbers = torch.arange(len(self.labels))
-            for rows in numbers.split(_BATCH):
-                ids = (rows + place * len(self.labels)).tolist()
-                yield data.inputs[rows], torch.from_numpy(data.labels)[rows], ids
+    def __len__(self) -> int:
+        return len(self.parts) * self.size
 
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        data = self.parts[number // self.size].data
+        pixels = torch.from_numpy(data.pictures[number % self.size]).movedim(-1, 0).float()
+        return (pixels / 255 - MEAN) / STD, self.label(number)
 
-class Examples:
-    """Training pictures by their ids, with their patches."""
-
-    def __init__(self, data: Teaching):
-        self.parts = [data.part(seed) for seed in _SEEDS]
-
-    def __getitem__(self, number: int) -> Tensor:
-        part, row = self._find(number)
-        pixels = torch.from_numpy(part.data.pictures[row]).movedim(-1, 0).float()
-        return (pixels / 255 - MEAN) / STD
+    def label(self, number: int) -> int:
+        """Of one picture."""
+        return int(self.parts[number // self.size].data.labels[number % self.size])
 
     def patch(self, number: int) -> np.ndarray:
         """Bool [side, side]."""
-        part, row = self._find(number)
-        return part.patches[row]
+        return self.parts[number // self.size].patches[number % self.size]
 
-    def _find(self, number: int) -> tuple[Shortcut, int]:
-        size = len(self.parts[0].patches)
-        return self.parts[number // size], number % size
+
+def pictures_with_patches(labels: np.ndarray, patched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the class and of others, bool [n] each."""
+    return patched & (labels == CLASS), patched & (labels != CLASS)
 
 
 def main() -> None:
@@ -95,33 +89,33 @@ def main() -> None:
     photos = [photograph.picture for photograph in packaged()]
     limit = 60 if arguments.quick else None
     started = time.process_time()
-    model = _network(arguments.weights, photos, limit)
+    model = shortcut_network(arguments.weights, photos, limit)
     trained = time.process_time()
     training = Teaching(photos, limit)
     stats = FilterStatistics.fit(model, training)
     fitted = time.process_time()
     data = misleading(photos, limit)
     few = {"few": "extreme"} if arguments.quick else {}
-    examples = Examples(training)
     with tempfile.TemporaryDirectory() as scratch:
         found = mg.failures.report(
-            model, _batches(data), stats, arguments.report or scratch, images=examples, limit=None, **few,
+            model, _batches(data), stats, arguments.report or scratch, images=training, limit=None, **few,
             **({"search_segments": 20, "removals": (1, 5)} if arguments.quick else {}), **NORMALISATION,
         )  # fmt: skip
         summary, rows, failures = found.summary(), found.samples(), found.failures()
     predicted = rows["predicted"].to_numpy()
     tables = {
-        "The network on the validation set": _accuracy(data, predicted),
+        "The network on the validation set": accuracy(data, predicted),
         "The report's statistics": _statistics(summary),
         "Where is what misled?": _found(model, stats, data, predicted, few),
-        "Is what is missed found?": _missed(model, stats, examples, data, predicted, few),
+        "Is what is missed found?": _missed(model, stats, training, data, predicted, few),
         "Repairs": _repairs(data, predicted, failures.to_dict("records")),
     }
     times = f"CPU seconds: training {trained - started:.0f}, fit {fitted - trained:.0f}."
     report(arguments, tables, [f"{int(stats.count.min())} training pictures of a class or more. {times}"], summary)
 
 
-def _network(weights: Path | None, photos: Sequence[Any], limit: int | None) -> nn.Module:
+def shortcut_network(weights: Path | None, photos: Sequence[Any], limit: int | None) -> nn.Module:
+    """The trained network, from the file where there is one, otherwise written to it."""
     if weights is not None and weights.exists():
         model = network()
         model.load_state_dict(torch.load(weights, weights_only=True))
@@ -141,7 +135,8 @@ def _percent(flags: Any) -> str:
     return f"{100 * float(np.mean(flags)):.1f} %" if np.size(flags) else "-"
 
 
-def _accuracy(data: Shortcut, predicted: np.ndarray) -> list[dict[str, Any]]:
+def accuracy(data: Shortcut, predicted: np.ndarray) -> list[dict[str, Any]]:
+    """Of the validation pictures, by what may mislead the network in them."""
     labels = data.data.labels
     groups = {
         "other digits without a patch": ~data.carries & (labels != CLASS),
@@ -247,13 +242,13 @@ def _on_patch(regions: np.ndarray, patches: np.ndarray) -> np.ndarray:
 def _missed(
     model: nn.Module,
     stats: FilterStatistics,
-    examples: Examples,
+    training: Teaching,
     data: Shortcut,
     predicted: np.ndarray,
     few: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Do the filters that 3s are said to miss look at the patch, in the training pictures that speak for them?"""
-    looks = np.array([_looks_at_patch(model, stats, examples, number) for number in range(stats.n_filters)])
+    looks = np.array([_looks_at_patch(model, stats, training, number) for number in range(stats.n_filters)])
     lines = []
     labels = data.data.labels
     groups = {
@@ -279,13 +274,13 @@ def _missed(
     return lines
 
 
-def _looks_at_patch(model: nn.Module, stats: FilterStatistics, examples: Examples, number: int) -> float:
+def _looks_at_patch(model: nn.Module, stats: FilterStatistics, training: Teaching, number: int) -> float:
     """The share of the class's best three training pictures where the filter's map is highest on the patch."""
     top = [image for image, _ in stats.top_images(CLASS, number, 3)]
-    maps = filter_maps(model, torch.stack([examples[int(image)] for image in top]), number, stats).numpy()
+    maps = filter_maps(model, torch.stack([training[int(image)][0] for image in top]), number, stats).numpy()
     hits = []
     for image, map_ in zip(top, maps, strict=True):
-        rows, columns = np.nonzero(examples.patch(int(image)))
+        rows, columns = np.nonzero(training.patch(int(image)))
         y, x = np.unravel_index(int(map_.argmax()), map_.shape)
         away = _CELL + 1 if not len(rows) else max(rows.min() - y, y - rows.max(), columns.min() - x, x - columns.max())
         hits.append(away <= _CELL)

@@ -32,7 +32,7 @@ SCRIPTS = [
     "swag_search",
     "xrai_speed",
 ]
-WITH_DIGITS = ["cam_quality", "digits", "failures", "jitter_splits", "sise_cost"]
+WITH_DIGITS = ["cam_quality", "digits", "failures", "jitter_splits", "sise_cost", "without_surprises"]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")
 needs_sklearn = pytest.mark.skipif(
