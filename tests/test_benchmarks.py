@@ -35,7 +35,10 @@ SCRIPTS = [
     "swag_search",
     "xrai_speed",
 ]
-WITH_DIGITS = ["cam_quality", "digits", "filter_removal", "jitter_splits", "sise_cost"]
+WITH_DIGITS = [
+    *("all_methods", "cam_quality", "digits", "failures", "filter_removal", "jitter_splits", "sise_cost"),
+    "without_surprises",
+]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")
 needs_sklearn = pytest.mark.skipif(

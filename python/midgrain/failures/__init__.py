@@ -6,6 +6,7 @@
 * `explain`: why predictions are wrong. Its parts: `surprise` (filters that react too much, or are missed, and how
   typical an input is of its class), `ThroughFilter` (where a filter looks), `filter_maps`, and `suppress` (does the
   prediction come right without what misled it?).
+* `without_surprises`: a training set without the regions that surprise.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from midgrain.failures.statistics import FilterStatistics, images_needed
 from midgrain.failures.suppression import Suppression, suppress
 from midgrain.failures.surprise import Surprise, surprise
 from midgrain.failures.through_filter import ThroughFilter
+from midgrain.failures.without_surprises import WithoutSurprises, without_surprises
 
 __all__ = [
     "FILTER_MEASURES",
@@ -31,6 +33,7 @@ __all__ = [
     "Suppression",
     "Surprise",
     "ThroughFilter",
+    "WithoutSurprises",
     "explain",
     "filter_maps",
     "filter_scores",
@@ -38,4 +41,5 @@ __all__ = [
     "report",
     "suppress",
     "surprise",
+    "without_surprises",
 ]

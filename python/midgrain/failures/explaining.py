@@ -25,7 +25,7 @@ from midgrain.network.modules import unwrapped
 from midgrain.ops.checks import check_bool, check_int
 from midgrain.regions.swag import SWAG
 
-__all__ = ["Example", "Failure", "Finding", "ImagesById", "explain", "filter_maps"]
+__all__ = ["Example", "Failure", "Finding", "ImagesById", "explain", "filter_maps", "regions_behind"]
 
 #: From the id of a training image to the network's input for it, [C, *S]: a callable, or a data set whose items are
 #: such inputs or (input, class).
@@ -193,7 +193,10 @@ def explain(
             "correct='explain'"
         )
     chosen = [_chosen(found, sample, n_filters) for sample in range(len(x))]
-    regions = _regions(model, x, seen.true_class, [high for high, _ in chosen], stats, n_segments, guided, mean, std)
+    filters = [[each.filter for each in surprising] for surprising, _ in chosen]
+    regions = regions_behind(
+        model, x, seen.true_class, filters, stats, n_segments=n_segments, guided=guided, mean=mean, std=std
+    )
     library = _Library(model, stats, images, min(n_examples, stats.keep), x)
     search = functools.partial(
         suppress,
@@ -285,23 +288,24 @@ def _chosen(found: Surprise, sample: int, most: int) -> tuple[list[Finding], lis
     return findings(found.surprising, found.upper, 1.0), findings(found.expected, found.lower, -1.0)
 
 
-def _regions(
+def regions_behind(
     model: Any,
     x: Tensor,
     classes: Tensor,
-    surprising: Sequence[Sequence[Finding]],
+    filters: Sequence[Sequence[int]],
     stats: FilterStatistics,
+    *,
     n_segments: int,
-    guided: bool,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    guided: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> list[list[tuple[Tensor, Tensor]]]:
-    """Per sample and finding the heat map and the best superpixel."""
-    regions: list[list[tuple[Tensor, Tensor]]] = [[] for _ in surprising]
-    for place in range(max(map(len, surprising))):
-        rows = [sample for sample, findings in enumerate(surprising) if len(findings) > place]
-        filters = torch.tensor([surprising[sample][place].filter for sample in rows])
-        scorer = ThroughFilter(filters, stats.layer, guided)
+    """Per sample and filter the heat map [*S] and the best superpixel, bool [*S]; as many as there are `filters`."""
+    regions: list[list[tuple[Tensor, Tensor]]] = [[] for _ in filters]
+    for place in range(max(map(len, filters))):
+        rows = [sample for sample, numbers in enumerate(filters) if len(numbers) > place]
+        chosen = torch.tensor([filters[sample][place] for sample in rows])
+        scorer = ThroughFilter(chosen, stats.layer, guided)
         explained = SWAG(model, "image", scorer, n_segments=n_segments, mean=mean, std=std)(x[rows], classes[rows])
         assert explained.segments is not None
         assert explained.scores is not None

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from midgrain.drawing import resize_nearest
 from midgrain.explainer_base import to_uint8
 from midgrain.failures.explaining import Failure, Finding
 from midgrain.failures.suppression import Suppression
@@ -95,15 +96,18 @@ def drawn_failure(x: Tensor, failure: Failure, normalisation: Normalisation) -> 
 
 
 def failure_figure(x: Tensor, failure: Failure, normalisation: Normalisation) -> Pixels:
-    """One picture uint8 [H, W, 3] for a failure.
+    """One picture for a failure, its parts side by side.
 
-    From left to right the input, the region that misled with the training images that speak for its filter, those of
-    what is missed, and the repairs with and without filtering in grey.
+    From left to right: the input; the region that misled, with the training images that speak for its filter; those of
+    what is missed; the repairs with and without filtering, where there are any, in grey.
 
     Args:
         x: the input [C, *S].
         failure: why it is predicted wrongly.
         normalisation: of x and of the training images.
+
+    Returns:
+        uint8 [H, W, 3].
     """
     pixels = pixels_of(x, normalisation)
     tiles = [still(pixels)[0]]
@@ -120,7 +124,9 @@ def failure_figure(x: Tensor, failure: Failure, normalisation: Normalisation) ->
             assert mask is not None
             tiles.append(removed(shown, mask))
     gap = np.full((len(tiles[0]), _GAP, 3), 255, np.uint8)
-    return np.concatenate([part for tile in tiles for part in (gap, tile)][1:], axis=1)
+    height, width = tiles[0].shape[:2]
+    alike = [resize_nearest(tile, height, width) for tile in tiles]
+    return np.concatenate([part for tile in alike for part in (gap, tile)][1:], axis=1)
 
 
 def _row(title: str, pictures: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -4,6 +4,8 @@
   `train(scenes(), classes="scenes")` train a network for the digits and one for the scenes, `contrast` is BAM's score.
 * `held_out_clips(scenes())`: clips in which a digit moves, with its mask in every frame and the time it is there;
   `train_clips(scenes())`.
+* `misleading(scenes())`: digits with a patch that goes with another class in the training pictures (`teaching`);
+  `train_with_shortcut(scenes())` trains a network that learns the patch.
 
 Everything is drawn from seeds. `.samples()` of either goes into `midgrain.evaluate`.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from midgrain.evaluate.synthetic.clips import DigitClips, held_out_clips, paste_moving
 from midgrain.evaluate.synthetic.pictures import MEAN, STD, DigitPictures, held_out, paste
+from midgrain.evaluate.synthetic.shortcuts import Shortcut, misleading, plant, teaching, train_with_shortcut
 from midgrain.evaluate.synthetic.sources import digits, packaged_photographs, scenes
 from midgrain.evaluate.synthetic.training import (
     clip_network,
@@ -28,18 +31,23 @@ __all__ = [
     "STD",
     "DigitClips",
     "DigitPictures",
+    "Shortcut",
     "clip_network",
     "contrast",
     "digits",
     "held_out",
     "held_out_clips",
+    "misleading",
     "network",
     "packaged_photographs",
     "paste",
     "paste_moving",
+    "plant",
     "predicted",
     "scenes",
+    "teaching",
     "train",
     "train_clips",
+    "train_with_shortcut",
     "trained",
 ]
