@@ -8,6 +8,7 @@ photographs, whose true explanation is known, and moving digits in clips.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,9 @@ def main() -> None:
     """Evaluate, or go on; print the tables; write the reports where they are asked for."""
     options = parser("all_methods", __doc__)
     add_options(options)
-    options.add_argument("--out", type=Path, required=True, metavar="DIR", help="folders of the results, to go on")
+    options.add_argument(
+        "--out", type=Path, metavar="DIR", help="folders of the results, to go on; by default none stay"
+    )
     options.add_argument("--reports", type=Path, metavar="DIR", help="write one HTML page for each part here")
     for name in ("digits", "scenes", "clips"):
         options.add_argument(
@@ -113,15 +116,23 @@ def main() -> None:
     options.add_argument("--limit", type=int, metavar="N", help="samples of each part")
     arguments = options.parse_args()
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.out = arguments.out or Path(folder)
+        report(arguments, _tables(arguments), ["Intervals: 95 %, BCa bootstrap over samples."])
+
+
+def _tables(arguments: Any) -> dict[str, Sequence[Mapping[str, Any]]]:
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}
     for part in arguments.part or PARTS:
         results = PARTS[part](arguments)
         tables[f"{part}: means"] = means(results)
-        tables[f"{part}: what papers found"] = judged(results)
+        found = judged(results)
+        if found:
+            tables[f"{part}: what papers found"] = found
         if arguments.reports:
             arguments.reports.mkdir(parents=True, exist_ok=True)
             results.report(arguments.reports / f"{part}.html")
-    report(arguments, tables, ["Intervals: 95 %, BCa bootstrap over samples. 'shown': the interval excludes 0."])
+    return tables
 
 
 def photographs(arguments: Any) -> Results:
