@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from midgrain.cams.layers import Layer
 from midgrain.driver import Target
@@ -67,7 +68,8 @@ class FilterStatistics:
         self.measure: str = settings["measure"]
         self.output: str = settings["output"]
         self.keep: int = settings["keep"]
-        self._checked: Any = None
+        #: The network that was checked last, and where its weights were then.
+        self._checked: tuple[weakref.ref[nn.Module], list[tuple[int, int]]] | None = None
 
     @classmethod
     def fit(
@@ -268,13 +270,13 @@ class FilterStatistics:
         """
         network = unwrapped(model)
         state = [(each.data_ptr(), each._version) for each in [*network.parameters(), *network.buffers()]]
-        if self._checked is not None and self._checked[0] is network and self._checked[1] == state:
+        if self._checked is not None and self._checked[0]() is network and self._checked[1] == state:
             return
         if fingerprint(network) != self._settings["model"]:
             raise ValueError(
                 "stats: these statistics are of another network, or of this one with other weights; fit them again"
             )
-        self._checked = (network, state)
+        self._checked = (weakref.ref(network), state)
 
     def score(self, model: Any, x: Tensor, target: Target = None) -> FilterPass:
         """Scores of new inputs, measured as those of the statistics were.
