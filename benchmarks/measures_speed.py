@@ -6,6 +6,7 @@ the same maps, steps and fill, and first has to give the same numbers.
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import time
 import warnings
@@ -23,6 +24,8 @@ import midgrain as mg
 from benchmarks.cam_quality import Network, networks
 from benchmarks.common import parser, photographs, report
 
+#: A peer whose module is not installed is left out.
+MODULES = {"torchcam": "torchcam", "grad-cam": "pytorch_grad_cam", "Quantus": "quantus"}
 STEPS = 28
 PERCENTILES = [10, 20, 30, 40, 50, 60, 70, 80, 90]
 #: Heat maps with few, some and no pixels of one value.
@@ -373,6 +376,7 @@ def main() -> None:
                 # ROAD solves an equation for every pixel: one photograph, one run.
                 compared(one if pair.close is None else case, pair, 1 if pair.close is None else runs)
                 for pair in PAIRS
+                if importlib.util.find_spec(MODULES[pair.peer.partition(",")[0]])
             ]
     report(
         arguments,

@@ -338,20 +338,27 @@ def test_without_ray_its_extra_is_named(tmp_path, monkeypatch) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.gpu
-def test_a_network_on_a_gpu_travels_by_the_cpu() -> None:
-    net = tiny_net().cuda()
-    net[8].weight.requires_grad_(False)
+class Elsewhere(torch.nn.Parameter):
+    """Says that it is on a GPU."""
+
+    device = torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("kind", [Elsewhere, pytest.param(torch.nn.Parameter, marks=pytest.mark.gpu)])
+def test_a_network_on_a_gpu_travels_by_the_cpu(kind) -> None:
+    net = tiny_net()
+    for module in net.modules():
+        for name, value in list(module.named_parameters(recurse=False)):
+            moved = value.detach() if kind is Elsewhere else value.detach().cuda()
+            setattr(module, name, kind(moved, requires_grad=name == "weight"))
     tied = torch.nn.ModuleList([net, net])
     found = pickle.loads(ray_engine._pickled({"model": tied, "layer": net[0]}, ray))
     assert found["model"][0] is found["model"][1]
     assert found["model"][0][0] is found["layer"]
-    for name, value in net.state_dict().items():
-        assert torch.equal(found["model"][0].state_dict()[name], value.cpu())
-    assert [each.requires_grad for each in net.parameters()] == [
-        each.requires_grad for each in found["model"][0].parameters()
-    ]
-    assert {each.device.type for each in found["model"].parameters()} == {"cpu"}
+    for (name, one), other in zip(found["model"].named_parameters(), tied.parameters(), strict=True):
+        assert type(one) is torch.nn.Parameter
+        assert (one.device.type, one.requires_grad) == ("cpu", other.requires_grad), name
+        assert torch.equal(one, other.detach().cpu())
 
 
 def network() -> torch.nn.Module:
