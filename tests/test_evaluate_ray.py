@@ -409,14 +409,11 @@ def test_a_run_whose_own_process_is_killed_goes_on_elsewhere(tmp_path) -> None:
     pd.testing.assert_frame_equal(after.head(len(before)), before)
 
 
-@pytest.mark.slow
-def test_a_machine_that_is_lost(tmp_path) -> None:
-    """Its samples are done again on the one that is left."""
-    n, out = 12, tmp_path / "lost"
-    command = [sys.executable, str(TESTS / "evaluate_for_tests.py"), str(out), str(n), "0.02", "lose"]
+def finished(*arguments: str) -> str:
+    """What a process of its own printed."""
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     done = subprocess.run(
-        command,
+        [sys.executable, str(TESTS / "evaluate_for_tests.py"), *arguments],
         cwd=TESTS,
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -425,7 +422,21 @@ def test_a_machine_that_is_lost(tmp_path) -> None:
         timeout=500,
     )
     assert done.returncode == 0, done.stderr
-    assert "lost after two samples" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_ray_that_was_started_leaves_nothing(tmp_path) -> None:
+    assert "no ray unchanged" in finished(str(tmp_path / "ray"), "3", "0.0", "ray")
+    evaluate_slowly(str(tmp_path / "here"), 3, 0.0)
+    pd.testing.assert_frame_equal(*(stripped(Results(tmp_path / name).frame()) for name in ("ray", "here")))
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost(tmp_path) -> None:
+    """Its samples are done again on the one that is left."""
+    n, out = 12, tmp_path / "lost"
+    assert "lost after two samples" in finished(str(out), str(n), "0.02", "lose")
     evaluate_slowly(str(tmp_path / "whole"), n, 0.0)
     after, whole = Results(out), Results(tmp_path / "whole")
     pd.testing.assert_frame_equal(stripped(after.frame()), stripped(whole.frame()))

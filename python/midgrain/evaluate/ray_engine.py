@@ -13,8 +13,10 @@ import json
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Generator, Iterable, Iterator
@@ -303,24 +305,40 @@ def _cluster(ray: Any, workers: int | None) -> Iterator[None]:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     address = os.environ.get("RAY_ADDRESS", "local")
     if address == "local":
-        # What runs on this machine is not reported elsewhere, unless the user wants it so.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         cpus = max(len(os.sched_getaffinity(0)), workers or 1)
         options |= {"num_cpus": cpus, "include_dashboard": False}
-    with _without_deprecations():
-        try:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with _without_deprecations(), _unreported():
             host, _, port = address.rpartition("/")[2].rpartition(":")
             if port.isdecimal():
                 # Ray itself waits for minutes, and may then end the process.
                 socket.create_connection((host, int(port)), timeout=10.0).close()
             ray.init(address=address, **options)
-        except Exception as error:
-            done = "started" if address == "local" else f"reached at RAY_ADDRESS={address}"
-            raise ConnectionError(f"engine: Ray could not be {done} ({error})") from error
+    except Exception as error:
+        done = "started" if address == "local" else f"reached at RAY_ADDRESS={address}"
+        raise ConnectionError(f"engine: Ray could not be {done} ({error})") from error
     try:
         yield
     finally:
         ray.shutdown()
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """What runs on this machine is not reported elsewhere, unless the user wants it so."""
+    name = "RAY_USAGE_STATS_ENABLED"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 @contextlib.contextmanager
