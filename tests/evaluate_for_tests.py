@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -98,4 +100,8 @@ def evaluate_and_lose_a_machine(out: str, n: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     run = evaluate_and_lose_a_machine if sys.argv[4:] == ["lose"] else evaluate_slowly
+    before = signal.getsignal(signal.SIGTERM), dict(os.environ)
     run(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), *[each for each in sys.argv[4:] if each != "lose"])
+    if "ray" in sys.argv:
+        changed = before != (signal.getsignal(signal.SIGTERM), dict(os.environ))
+        print("ray" if sys.modules["ray"].is_initialized() else "no ray", "changed" if changed else "unchanged")

@@ -19,7 +19,7 @@ import midgrain as mg
 from evaluate_for_tests import EXPLAINERS, MEASURES, evaluate_slowly, picture_net, samples, write_pictures
 from midgrain.cli import main
 from midgrain.evaluate import Results, Sample, ray_engine
-from midgrain.evaluate.ray_engine import _places
+from midgrain.evaluate.ray_cluster import places
 from models_for_tests import one_thread, tiny_net  # noqa: F401
 from test_evaluate import stripped
 
@@ -288,20 +288,20 @@ def test_what_cannot_be_sent_is_named(cluster, tmp_path) -> None:
 
 def test_room_for_workers() -> None:
     two = [{"CPU": 2.0}]
-    assert _places(two, None, None) == (2, 0.0, 1)
-    assert _places(two, 1, None) == (1, 0.0, 2)
-    assert _places([{"CPU": 3.0}, {"CPU": 5.0}], 2, None) == (2, 0.0, 3)
-    assert _places([{"CPU": 2.0}, {"CPU": 6.0}], 2, None) == (2, 0.0, 3)  # Both on the second.
-    assert _places([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}], None, None) == (4, 1.0, 4)
-    assert _places([{"CPU": 16.0, "GPU": 4.0}], None, 0.5) == (8, 0.5, 2)
-    assert _places([{"CPU": 16.0, "GPU": 4.0}], None, 0) == (16, 0, 1)
-    assert _places([{"CPU": 1.0, "GPU": 4.0}, {}], None, 2.0) == (1, 2.0, 1)
+    assert places(two, None, None) == (2, 0.0, 1)
+    assert places(two, 1, None) == (1, 0.0, 2)
+    assert places([{"CPU": 3.0}, {"CPU": 5.0}], 2, None) == (2, 0.0, 3)
+    assert places([{"CPU": 2.0}, {"CPU": 6.0}], 2, None) == (2, 0.0, 3)  # Both on the second.
+    assert places([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}], None, None) == (4, 1.0, 4)
+    assert places([{"CPU": 16.0, "GPU": 4.0}], None, 0.5) == (8, 0.5, 2)
+    assert places([{"CPU": 16.0, "GPU": 4.0}], None, 0) == (16, 0, 1)
+    assert places([{"CPU": 1.0, "GPU": 4.0}, {}], None, 2.0) == (1, 2.0, 1)
     with pytest.raises(ValueError, match=r"^workers: expected at most 2, .* 2 CPUs and 0 GPUs .*, got 3$"):
-        _places(two, 3, None)
+        places(two, 3, None)
     with pytest.raises(ValueError, match=r"^gpus_per_worker: .* 0 GPUs .*, got 1$"):
-        _places(two, 2, 1.0)
+        places(two, 2, 1.0)
     with pytest.raises(ValueError, match=r"^gpus_per_worker: "):
-        _places([{"CPU": 8.0, "GPU": 1.0}], 1, 2.0)
+        places([{"CPU": 8.0, "GPU": 1.0}], 1, 2.0)
 
 
 def test_more_workers_than_the_cluster_has_room_for(cluster, tmp_path) -> None:
@@ -409,14 +409,11 @@ def test_a_run_whose_own_process_is_killed_goes_on_elsewhere(tmp_path) -> None:
     pd.testing.assert_frame_equal(after.head(len(before)), before)
 
 
-@pytest.mark.slow
-def test_a_machine_that_is_lost(tmp_path) -> None:
-    """Its samples are done again on the one that is left."""
-    n, out = 12, tmp_path / "lost"
-    command = [sys.executable, str(TESTS / "evaluate_for_tests.py"), str(out), str(n), "0.02", "lose"]
+def finished(*arguments: str) -> str:
+    """What a process of its own printed."""
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     done = subprocess.run(
-        command,
+        [sys.executable, str(TESTS / "evaluate_for_tests.py"), *arguments],
         cwd=TESTS,
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -425,7 +422,21 @@ def test_a_machine_that_is_lost(tmp_path) -> None:
         timeout=500,
     )
     assert done.returncode == 0, done.stderr
-    assert "lost after two samples" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_ray_that_was_started_leaves_nothing(tmp_path) -> None:
+    assert "no ray unchanged" in finished(str(tmp_path / "ray"), "3", "0.0", "ray")
+    evaluate_slowly(str(tmp_path / "here"), 3, 0.0)
+    pd.testing.assert_frame_equal(*(stripped(Results(tmp_path / name).frame()) for name in ("ray", "here")))
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost(tmp_path) -> None:
+    """Its samples are done again on the one that is left."""
+    n, out = 12, tmp_path / "lost"
+    assert "lost after two samples" in finished(str(out), str(n), "0.02", "lose")
     evaluate_slowly(str(tmp_path / "whole"), n, 0.0)
     after, whole = Results(out), Results(tmp_path / "whole")
     pd.testing.assert_frame_equal(stripped(after.frame()), stripped(whole.frame()))

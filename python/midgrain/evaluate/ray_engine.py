@@ -10,13 +10,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import os
 import pickle
-import socket
 import sys
 import time
-import warnings
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from midgrain.evaluate.datasets import Entry
+from midgrain.evaluate.ray_cluster import cluster, places, quiet, without_deprecations
 from midgrain.evaluate.store import require
 from midgrain.evaluate.work import Plan, Record, evaluate_sample
 
@@ -61,7 +59,7 @@ class RayEngine:
     _ray: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        with _without_deprecations():
+        with without_deprecations():
             object.__setattr__(self, "_ray", require("ray", "ray"))
             require("ray.data", "ray")
 
@@ -86,7 +84,7 @@ class RayEngine:
             return
         plan_bytes = _dumps(plan, self._ray, "model, explainers, preprocess")
         shared_bytes = None if shared is None else _dumps(shared, self._ray, "dataset")
-        with _cluster(self._ray, self.workers), _quiet(self._ray):
+        with cluster(self._ray, self.workers), quiet(self._ray):
             pipeline = _Pipeline(self._ray, self.workers, self.gpus_per_worker, plan_bytes, shared_bytes)
             window: _Window | None = first
             while window is not None:
@@ -142,7 +140,7 @@ class _Pipeline:
     def __init__(self, ray: Any, workers: int | None, gpus: float | None, plan: bytes, shared: bytes | None):
         self._ray = ray
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self._workers, self._gpus, self._threads = _places(nodes, workers, gpus)
+        self._workers, self._gpus, self._threads = places(nodes, workers, gpus)
         # Relative paths of pictures, and modules beside the script, are found from here only.
         self._path = [os.getcwd(), *(str(Path(each).absolute()) for each in sys.path)]
         # They stay here: a process that takes over from one that died reads them again.
@@ -158,7 +156,7 @@ class _Pipeline:
         )
         ledger = ray.remote(_Ledger).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
         workers = min(self._workers, len(rows))
-        with _without_deprecations():
+        with without_deprecations():
             samples = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 _Worker,
                 fn_constructor_args=(
@@ -268,87 +266,6 @@ def _outcome(found: Record | Exception) -> dict[str, Any]:
     except Exception:  # Not every exception can be sent.
         content = pickle.dumps(RuntimeError(f"{type(found).__name__}: {found}"))
     return {"record": None, "failure": content}
-
-
-def _places(nodes: list[dict[str, float]], workers: int | None, gpus: float | None) -> tuple[int, float, int]:
-    """How many workers, with how many GPUs and threads each.
-
-    Raises:
-        ValueError: the cluster has not so much room.
-    """
-    cpus = sum(int(node.get("CPU", 0)) for node in nodes)
-    if gpus is None:
-        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-    wanted = gpus
-
-    def room(threads: int) -> int:
-        return sum(
-            min(int(node.get("CPU", 0)) // threads, int(node.get("GPU", 0) / wanted) if wanted else cpus)
-            for node in nodes
-        )
-
-    having = f"the Ray cluster's {cpus} CPUs and {sum(node.get('GPU', 0) for node in nodes):g} GPUs have room for"
-    if not room(1):
-        raise ValueError(f"gpus_per_worker: expected what {having}, got {gpus:g}")
-    if workers is None:
-        workers = room(1)
-    if workers > room(1):
-        raise ValueError(f"workers: expected at most {room(1)}, which {having}, got {workers}")
-    return workers, gpus, max(threads for threads in range(1, cpus + 1) if room(threads) >= workers)
-
-
-@contextlib.contextmanager
-def _cluster(ray: Any, workers: int | None) -> Iterator[None]:
-    """A Ray that is initialised; what was not there before is not there afterwards."""
-    if ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if address == "local":
-        # What runs on this machine is not reported elsewhere, unless the user wants it so.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        cpus = max(len(os.sched_getaffinity(0)), workers or 1)
-        options |= {"num_cpus": cpus, "include_dashboard": False}
-    with _without_deprecations():
-        try:
-            host, _, port = address.rpartition("/")[2].rpartition(":")
-            if port.isdecimal():
-                # Ray itself waits for minutes, and may then end the process.
-                socket.create_connection((host, int(port)), timeout=10.0).close()
-            ray.init(address=address, **options)
-        except Exception as error:
-            done = "started" if address == "local" else f"reached at RAY_ADDRESS={address}"
-            raise ConnectionError(f"engine: Ray could not be {done} ({error})") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _quiet(ray: Any) -> Iterator[None]:
-    """No bars and reports of Ray Data's own."""
-    with _without_deprecations():
-        context = ray.data.DataContext.get_current()
-    logger = logging.getLogger("ray.data")
-    bars, level = context.enable_progress_bars, logger.level
-    context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars = bars
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """Ray warns of its own ways with itself, where warnings are errors it would not start."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
 
 
 def _dumps(found: Any, ray: Any, name: str) -> bytes:
