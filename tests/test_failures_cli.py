@@ -13,6 +13,7 @@ from PIL import Image
 
 from evaluate_for_tests import write_pictures
 from midgrain.cli import main
+from midgrain.cli.failures_data import LabelledPictures
 from midgrain.failures import FailureReport, FilterStatistics
 from models_for_tests import one_thread, tiny_net  # noqa: F401
 
@@ -76,19 +77,49 @@ def predicted(path: Path) -> int:
         return int(loaded.model(loaded.preprocess(open_picture(path))).argmax())
 
 
-def test_fit_goes_on_and_speaks_json(fitted, tmp_path) -> None:
+def test_fit_speaks_json_and_leaves_broken_pictures_out(fitted, tmp_path) -> None:
     stats = FilterStatistics.load("stats.npz")
     assert stats.count.tolist() == [6] * 5
     assert {name for name, _ in stats.top_images(3, 0)} <= {f"3/0-{n}.png" for n in range(6)}
-    before = Path("stats.npz").read_bytes()
+    mean = stats.mean
     code, out, _ = fitted("fit", "train", "-o", "stats.npz", *NETWORK, "--batch-size", "7", "--json")
     assert code == 0
     assert json.loads(out)["fewest_images"] == 6
-    assert Path("stats.npz").read_bytes() == before
+    assert torch.equal(FilterStatistics.load("stats.npz").mean, mean)
+    # A name that statistics of other data have is no reason to keep those.
+    code, out, _ = fitted("fit", "val", "-o", "stats.npz", *NETWORK, "--json")
+    assert json.loads(out)["fewest_images"] == 2
+    assert FilterStatistics.load("stats.npz").count.tolist() == [2] * 5
+    assert [path.name for path in Path().glob("*.npz")] == ["stats.npz"]
     (tmp_path / "train" / "4" / "9.png").write_text("broken")
     code, _, err = fitted("fit", "train", "-o", "new.npz", *NETWORK)
     assert code == 0
     assert err.startswith("midgrain: 1 picture(s) left out, the first 4/9.png: picture: ")
+
+
+def test_a_fit_that_was_stopped_goes_on(run, tmp_path, monkeypatch) -> None:
+    write_data(tmp_path / "train", 4)
+    whole = ("fit", "train", *NETWORK, "--batch-size", "6")
+    assert run(*whole, "-o", "whole.npz")[0] == 0
+    read = LabelledPictures._read
+    seen = []
+
+    def stopping(self, entry):
+        if len(seen) == 13:
+            raise KeyboardInterrupt
+        seen.append(entry.id)
+        return read(self, entry)
+
+    monkeypatch.setattr(LabelledPictures, "_read", stopping)
+    assert run(*whole, "-o", "part.npz")[0] == 130
+    assert [path.name for path in Path().glob("part*")] == ["part.unfinished.npz"]
+    monkeypatch.setattr(LabelledPictures, "_read", read)
+    code, out, _ = run(*whole, "-o", "part.npz")
+    assert code == 0
+    assert "20 images of 5" in out
+    first, second = FilterStatistics.load("whole.npz"), FilterStatistics.load("part.npz")
+    assert torch.equal(first.mean, second.mean)
+    assert first.top_images(2, 1) == second.top_images(2, 1)
 
 
 def test_report_of_class_folders_and_of_a_csv_file(fitted) -> None:

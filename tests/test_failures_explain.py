@@ -103,6 +103,7 @@ def test_surprise_is_its_definition(dims) -> None:
         mu, sigma = stats.mean[c], stats.std[c]
         low, high = stats.percentile(20, c), stats.percentile(80, c)
         assert float(found.beta[i]) == pytest.approx(float((scores[i] - mu).mean()))
+        assert torch.allclose(found.outputs[i], net(x[i : i + 1])[0].detach())
         rows = zip(scores[i].tolist(), mu.tolist(), sigma.tolist(), strict=True)
         expected = [0.0 if a == m else (a - m) / s if s else np.copysign(np.inf, a - m) for a, m, s in rows]
         assert np.allclose(found.deviation[i].numpy(), expected)
@@ -110,6 +111,7 @@ def test_surprise_is_its_definition(dims) -> None:
             a = scores[i, n]
             assert bool(found.surprising[i, n]) == bool(a > high[n])
             assert bool(found.expected[i, n]) == bool(a < low[n] and mu[n] > mu.mean())
+            assert bool(found.against[i, n]) == bool(a < low[n])
             kinds |= {(bool(found.surprising[i, n]), bool(found.expected[i, n]))}
     assert kinds == {(True, False), (False, True), (False, False)}
 

@@ -115,7 +115,7 @@ def test_the_model_stays_as_it_was(context) -> None:
     net, x = tiny_net().train(), batch_for()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with context():
-        filter_scores(net, x, 0, list(FILTER_MEASURES))
+        filter_scores(net, x, torch.tensor([0, 1]), list(FILTER_MEASURES))
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())

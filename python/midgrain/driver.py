@@ -274,6 +274,8 @@ def _class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
     if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
         raise TypeError(f"target: expected integers, got dtype {classes.dtype}")
     classes = classes.to(torch.int64).expand(batch)
+    if classes.is_inference():  # Autograd would refuse to save it.
+        classes = classes.clone()
     low, high = int(classes.min()), int(classes.max())
     if low < 0 or high >= n_classes:
         raise ValueError(f"target: expected classes in 0 .. {n_classes - 1}, got {low if low < 0 else high}")

@@ -104,7 +104,7 @@ class _Found:
 def _traced(model: nn.Module, x: Tensor) -> Trace:
     try:
         return trace(model, x[:1])
-    except RuntimeError:
+    except (RuntimeError, AssertionError):
         if x.shape[0] == 1:
             raise
         return trace(model, x)  # Some networks take one batch size only.

@@ -57,7 +57,7 @@ _GuidedOption = Annotated[bool, typer.Option("--guided", help="Guided backpropag
 @failures.command()
 def fit(
     data: _DataArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file; an unfinished one goes on.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file; a fit that was stopped goes on.")] = Path(
         "stats.npz"
     ),
     model: ModelOption = "demo",
@@ -81,9 +81,13 @@ def fit(
     check_writable_folder(output.parent, "output")
     loaded = load_network(model, device, size, mean, std, layer)
     pictures = LabelledPictures(data, loaded, batch_size, limit)
+    # Statistics of other data may have this name: only what is unfinished goes on.
+    unfinished = output.with_suffix(".unfinished.npz")
     stats = FilterStatistics.fit(
-        loaded.model, pictures, measure=measure, layer=layer, keep=keep, checkpoint=output, progress=not as_json
+        loaded.model, pictures, measure=measure, layer=layer, keep=keep, checkpoint=unfinished, progress=not as_json
     )
+    stats.save(output)
+    unfinished.unlink(missing_ok=True)
     counts = stats.count[stats.count > 0]
     few = int((counts < 1000).sum())
     if as_json:

@@ -41,7 +41,7 @@ def make_page(report: FailureReport, summary: Mapping[str, Any]) -> str:
     low, high = ranked.errors[: len(ranked.errors) - middle], ranked.errors[len(ranked.errors) - middle :][::-1]
     shown = {key: report.configuration[key] for key in ("configuration", "environment")}
     low_said = "least typical of their class: what the network knows of it is missing or drawn in another way"
-    high_said = "typical of their class, and of another one too"
+    high_said = "the most typical of their class among the errors, and often of another one too"
     return page(
         _TITLE,
         [

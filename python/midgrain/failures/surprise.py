@@ -32,6 +32,9 @@ class Surprise:
     surprising: Tensor
     #: Below its percentile `low`, and on the average of the class above the mean filter; bool [B, filters].
     expected: Tensor
+    #: Below the percentile `low`, whatever the class's average: a filter that is missed, or speaks against the class as
+    #: hardly ever in training; bool [B, filters].
+    against: Tensor
     #: The percentiles, float64 [B, filters].
     lower: Tensor
     upper: Tensor
@@ -107,12 +110,14 @@ def surprise(
     limitless = torch.full_like(difference, torch.inf).copysign(difference)
     deviation = torch.where(std > 0, difference / std, limitless.where(difference != 0, 0.0))
     needed = mean > mean.mean(1, keepdim=True)
+    below = scores.double() < lower
     return Surprise(
         scores,
         difference.mean(1),
         deviation,
         scores.double() > upper,
-        (scores.double() < lower) & needed,
+        below & needed,
+        below,
         lower,
         upper,
         mean,

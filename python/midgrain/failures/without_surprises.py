@@ -174,7 +174,7 @@ def _batches(dataset: Any, size: int) -> Iterator[tuple[Tensor, list[Any]]]:
 
 def _chosen(found: Surprise, filters: str, most: int) -> list[list[int]]:
     """The most extreme filters of each sample."""
-    flagged = found.surprising if filters == "surprising" else found.scores.double() < found.lower
+    flagged = found.surprising if filters == "surprising" else found.against
     extreme = torch.where(flagged, _SIGNS[filters] * found.deviation, -torch.inf)
     order = extreme.sort(dim=1, descending=True, stable=True).indices[:, :most]
     return [[number for number in row.tolist() if bool(flagged[sample, number])] for sample, row in enumerate(order)]
