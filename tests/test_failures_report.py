@@ -108,6 +108,17 @@ def test_rows_are_those_of_direct_calls(dims, tmp_path) -> None:
     Page((found.folder / "report.html").read_text(encoding="utf-8"))
 
 
+def test_it_works_without_gradients_and_in_any_batches(images, whole, tmp_path) -> None:
+    images.net.train()
+    with torch.inference_mode():
+        found = images.report(tmp_path / "inference", images=images.training)
+    assert images.net.training
+    images.net.eval()
+    with torch.no_grad():
+        single = mg.failures.report(images.net, images.loader(1), images.stats, tmp_path / "single", **OPTIONS)
+    assert found.summary() == single.summary() == whole.summary()
+
+
 class Killed(Exception):  # noqa: N818
     """What ends a report."""
 
