@@ -164,7 +164,7 @@ def test_fix_draws_wrong_pictures_and_refuses_right_ones(fitted) -> None:
     with Image.open(f"fixed/{files[0].stem}.failure.png") as drawn:
         assert drawn.height == 32
         assert drawn.width > 32
-    code, out, _ = fitted("fix", str(files[0]), "--class", other, *options, "--json")
+    code, out, _ = fitted("fix", str(files[0]), "--class", other, *options, "--json", "--through", "against")
     (row,) = json.loads(out)
     assert row["class"]["index"] == int(other)
     assert {"beta", "surprising", "missed", "repair", "unfiltered_repair", "output"} <= set(row)
