@@ -64,7 +64,7 @@ def fitted(run, tmp_path):
     assert (code, err) == (0, "")
     assert "30 images of 5 of 5 classes, 8 filters of 3 -> stats.npz" in out
     assert "5 of these classes have fewer than 1000 images" in out
-    assert "--low 16.67" in out
+    assert "nearer ones (--low 16.67 --high 83.33) or --few extreme" in out
     return run
 
 

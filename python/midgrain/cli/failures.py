@@ -115,9 +115,11 @@ def fit(
         f"{stats.layer} -> {output}"
     )
     if few:
+        low = _nearest(int(counts.min()))
+        nearer = f"nearer ones (--low {low} --high {round(100 - low, 2)}) or " if low < 50 else ""
         _say(
             f"{few} of these classes have fewer than 1000 images, which percentiles 0.1 and 99.9 need: give the report "
-            f"nearer ones (--low {_nearest(int(counts.min()))}) or --few extreme"
+            f"{nearer}--few extreme"
         )
     _note(pictures)
 
