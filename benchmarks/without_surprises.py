@@ -38,12 +38,12 @@ def main() -> None:
     options.add_argument("--weights", type=Path, metavar="FILE", help="read the trained network here, or write it")
     arguments = options.parse_args()
     photos = [photograph.picture for photograph in packaged()]
-    limit = 60 if arguments.quick else None
+    limit = 200 if arguments.quick else None
     started = time.process_time()
     model = shortcut_network(arguments.weights, photos, limit)
     training = Teaching(photos, limit, _SEEDS)
     stats = FilterStatistics.fit(model, training)
-    near: dict[str, Any] = {"low": 20, "high": 80} if arguments.quick else {"low": _LOW, "high": _HIGH}
+    near: dict[str, Any] = {"low": 25, "high": 75} if arguments.quick else {"low": _LOW, "high": _HIGH}
     held = misleading(photos, limit)
     patched = np.array([training.patch(number).any() for number in range(len(training))])
     rows, masks = [], []

@@ -64,7 +64,7 @@ def fitted(run, tmp_path):
     assert (code, err) == (0, "")
     assert "30 images of 5 of 5 classes, 8 filters of 3 -> stats.npz" in out
     assert "5 of these classes have fewer than 1000 images" in out
-    assert "--low 16.67" in out
+    assert "nearer ones (--low 16.67 --high 83.33) or --few extreme" in out
     return run
 
 
@@ -164,7 +164,7 @@ def test_fix_draws_wrong_pictures_and_refuses_right_ones(fitted) -> None:
     with Image.open(f"fixed/{files[0].stem}.failure.png") as drawn:
         assert drawn.height == 32
         assert drawn.width > 32
-    code, out, _ = fitted("fix", str(files[0]), "--class", other, *options, "--json")
+    code, out, _ = fitted("fix", str(files[0]), "--class", other, *options, "--json", "--through", "against")
     (row,) = json.loads(out)
     assert row["class"]["index"] == int(other)
     assert {"beta", "surprising", "missed", "repair", "unfiltered_repair", "output"} <= set(row)

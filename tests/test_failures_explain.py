@@ -299,6 +299,7 @@ def test_what_is_known_to_mislead_is_found_and_removed() -> None:
         ({"correct": "yes"}, ValueError, "correct: expected 'error' or 'explain'"),
         ({"images": 3}, TypeError, "images: expected a data set or a callable"),
         ({"images": lambda each: 5}, TypeError, "images: expected an input of 3 axes for id"),
+        ({"through": "expected"}, ValueError, "through: expected one of surprising, against"),
         ({"n_filters": 0}, ValueError, "n_filters: expected 1 or more"),
         ({"removals": (2, 1)}, ValueError, "removals: expected numbers in ascending order"),
         ({"search_segments": ()}, ValueError, "n_segments: expected numbers in ascending order"),

@@ -169,6 +169,26 @@ def test_a_killed_report_goes_on(images, whole, tmp_path, monkeypatch) -> None:
     assert len(more.failures()) == more.summary()["errors"] > 5
 
 
+def test_repairs_through_what_speaks_against_the_class(images, tmp_path) -> None:
+    found = images.report(tmp_path, through="against", drawn=0)
+    assert "through the filter most against the class" in (tmp_path / "report.html").read_text()
+    assert len(found.failures()) == 5
+    for row in found.failures().to_dict("records"):
+        i = images.ids.index(row["id"])
+        x, y = images.x[i : i + 1], int(images.y[i])
+        scores = mg.failures.filter_scores(images.net, x, y)[0].double()
+        mean, std = images.stats.mean[y], images.stats.std[y]
+        values = [
+            0.0 if a == m else (a - m) / s if s else math.copysign(math.inf, a - m)
+            for a, m, s in zip(scores.tolist(), mean.tolist(), std.tolist(), strict=True)
+        ]
+        assert min(values) < 0
+        repair = mg.failures.suppress(
+            images.net, x, y, values.index(min(values)), n_segments=(6, 12), removals=(1, 3)
+        )  # fmt: skip
+        assert list(row["repair_grid"]) == repair.grid.flatten().int().tolist()
+
+
 def test_what_is_chosen_is_at_both_ends() -> None:
     rows = [{"n": n} for n in range(6)]
     assert [row["n"] for row in ends(rows, 3)] == [0, 1, 5]
@@ -219,7 +239,7 @@ def test_the_summary_is_counted_by_hand() -> None:
             correlations.append((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
         assert found["spearman"][name] == {"mean": pytest.approx(np.mean(correlations)), "classes": 4}
     repairs = found["repairs"]
-    assert (repairs["searched"], repairs["with_surprise"]) == (4, 3)
+    assert (repairs["searched"], repairs["with_filter"]) == (4, 3)
     assert repairs["filtered"] == {"fixed": 2, "share": 0.5, "grid": [[2, 1], [0, 1]]}
     assert repairs["unfiltered"] == {"fixed": 1, "share": 0.25, "grid": [[0, 0], [1, 0]]}
 
@@ -342,6 +362,7 @@ class Nothing:
         ({"classes": "abcde"}, ValueError, "classes: expected the names"),
         ({"low": 0.1}, ValueError, "q: percentile 0.1 needs 1000 images of a class; there are 12 of class"),
         ({"removals": (3, 1)}, ValueError, "removals: expected numbers in ascending order"),
+        ({"through": "all"}, ValueError, "through: expected one of surprising, against, got 'all'"),
         ({"few": "nan"}, ValueError, "few: expected 'error' or 'extreme'"),
         ({"progress": 1}, TypeError, "progress: expected"),
     ],

@@ -51,6 +51,12 @@ _FewOption = Annotated[
         "and the greatest value there is)."
     ),
 ]
+_ThroughOption = Annotated[
+    str,
+    typer.Option(
+        help="The filter that repairs are searched through: the most surprising one, or the one most against the class."
+    ),
+]
 _BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")]
 _GuidedOption = Annotated[bool, typer.Option("--guided", help="Guided backpropagation instead of the plain gradient.")]
 
@@ -110,9 +116,11 @@ def fit(
         f"{stats.layer} -> {output}"
     )
     if few:
+        low = _nearest(int(counts.min()))
+        nearer = f"nearer ones (--low {low} --high {round(100 - low, 2)}) or " if low < 50 else ""
         _say(
             f"{few} of these classes have fewer than 1000 images, which percentiles 0.1 and 99.9 need: give the report "
-            f"nearer ones (--low {_nearest(int(counts.min()))}) or --few extreme"
+            f"{nearer}--few extreme"
         )
     _note(pictures)
 
@@ -136,6 +144,7 @@ def report(
     high: _HighOption = 99.9,
     few: _FewOption = "error",
     repair: Annotated[bool, typer.Option(help="Search for repairs, which takes longest.")] = True,
+    through: _ThroughOption = "surprising",
     guided: _GuidedOption = False,
     batch_size: _BatchOption = 32,
     size: SizeOption = None,
@@ -163,6 +172,7 @@ def report(
         high=high,
         few=few,
         repair=repair,
+        through=through,
         guided=guided,
         mean=loaded.preprocess.mean,
         std=loaded.preprocess.std,
@@ -190,6 +200,7 @@ def fix(
     low: _LowOption = 0.1,
     high: _HighOption = 99.9,
     few: _FewOption = "error",
+    through: _ThroughOption = "surprising",
     guided: _GuidedOption = False,
     size: SizeOption = None,
     mean: MeanOption = None,
@@ -228,6 +239,7 @@ def fix(
                 low=low,
                 high=high,
                 few=few,
+                through=through,
                 guided=guided,
                 mean=loaded.preprocess.mean,
                 std=loaded.preprocess.std,
@@ -315,7 +327,7 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         found.append(f"rank correlation of beta and logit within classes: {correlation:.3f}")
     if repairs is not None:
         found.append(
-            f"repaired: {share(repairs['filtered']['share'])} through the most surprising filter, "
+            f"repaired: {share(repairs['filtered']['share'])} through a filter, "
             f"{share(repairs['unfiltered']['share'])} without filtering, of {repairs['searched']} errors"
         )
     return found
@@ -354,11 +366,11 @@ def _fixed(file: Path, found: Failure, loaded: LoadedModel, destination: Path) -
 def _told(row: dict[str, Any]) -> str:
     def how(repair: dict[str, Any] | None) -> str:
         if repair is None:
-            return "nothing surprises"
+            return "there is none"
         return f"yes, {repair['share']:.1%} of the pixels" if repair["fixed"] else "no"
 
     return (
         f"{row['picture']}: {row['class']['label']} taken for {row['predicted']['label']}, beta {row['beta']:.3g}; "
-        f"repaired through the most surprising filter: {how(row['repair'])}; without filtering: "
+        f"repaired through a filter: {how(row['repair'])}; without filtering: "
         f"{how(row['unfiltered_repair'])} -> {row['output']}"
     )

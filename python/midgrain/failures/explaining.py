@@ -25,8 +25,10 @@ from midgrain.network.modules import unwrapped
 from midgrain.ops.checks import check_bool, check_int
 from midgrain.regions.swag import SWAG
 
-__all__ = ["Example", "Failure", "Finding", "ImagesById", "explain", "filter_maps", "regions_behind"]
+__all__ = ["THROUGH", "Example", "Failure", "Finding", "ImagesById", "explain", "filter_maps", "regions_behind"]
 
+#: Which filter repairs are searched through.
+THROUGH = ("surprising", "against")
 #: From the id of a training image to the network's input for it, [C, *S]: a callable, or a data set whose items are
 #: such inputs or (input, class).
 ImagesById: TypeAlias = Callable[[Any], Any] | Sequence[Any]
@@ -88,8 +90,8 @@ class Failure:
     #: How many filters there are of either kind.
     n_surprising: int
     n_expected: int
-    #: Removing what surprises the most surprising filter, and the same without a filter; for this sample alone, a batch
-    #: of one. None where it was not searched: of the first, because nothing surprises.
+    #: Removing what the gradient through one filter points at, and the same without a filter; for this sample alone, a
+    #: batch of one. None where it was not searched: of the first, because nothing surprises.
     repair: Suppression | None = None
     unfiltered_repair: Suppression | None = None
 
@@ -114,6 +116,7 @@ def explain(
     few: str = "error",
     correct: str = "error",
     repair: bool = True,
+    through: str = "surprising",
     search_segments: int | Sequence[int] = N_SEGMENTS,
     removals: int | Sequence[int] = REMOVALS,
     baseline: Baseline = 0.0,
@@ -142,7 +145,10 @@ def explain(
         high: percentile above which it surprises.
         few: "error" or "extreme", what to do with classes of too few training images for these, see `surprise`.
         correct: what to do with samples that are predicted rightly: "error", or "explain" them as well.
-        repair: also search for a repair, through the most surprising filter and without a filter.
+        repair: also search for a repair, through a filter and without one.
+        through: this filter: the most "surprising" one, as in the thesis; or the one most "against" the class, whose
+            score is the most standard deviations below the class's mean. That is where what misleads to another class
+            shows, see docs/failure_reports.md.
         search_segments: numbers of superpixels that the search tries, see `suppress`.
         removals: how many of them it removes, see `suppress`.
         baseline: what a removed pixel becomes, see `suppress`.
@@ -179,6 +185,8 @@ def explain(
     n_filters, n_examples = check_int(n_filters, "n_filters", 1), check_int(n_examples, "n_examples", 1)
     n_segments, guided = check_int(n_segments, "n_segments", 1), check_bool(guided, "guided")
     repair = check_bool(repair, "repair")
+    if through not in THROUGH:
+        raise ValueError(f"through: expected one of {', '.join(THROUGH)}, got {through!r}")
     if correct not in ("error", "explain"):
         raise ValueError(f"correct: expected 'error' or 'explain', got {correct!r}")
     if images is not None and not callable(images) and not hasattr(images, "__getitem__"):
@@ -218,7 +226,8 @@ def explain(
         repaired = unfiltered = None
         if repair:
             unfiltered = search(one, label)
-            repaired = search(one, label, surprising[0].filter) if surprising else None
+            number = _through(through, surprising, found.deviation[sample])
+            repaired = None if number is None else search(one, label, number)
         failures.append(
             Failure(
                 own,
@@ -315,6 +324,14 @@ def regions_behind(
             best = int(torch.where(scores.isnan(), -math.inf, scores).argmax())
             regions[sample].append((heatmap, segments == best))
     return regions
+
+
+def _through(through: str, surprising: Sequence[Finding], deviation: Tensor) -> int | None:
+    """The filter that a repair is searched through; None where there is none."""
+    if through == "surprising":
+        return surprising[0].filter if surprising else None
+    least = int(deviation.argmin())
+    return least if float(deviation[least]) < 0 else None
 
 
 class _Library:

@@ -18,6 +18,10 @@ __all__ = ["make_page"]
 _TITLE = "Explaining failure"
 # Errors listed in tables; beyond so many points a figure is drawn as pixels.
 _LISTED, _POINTS = 200, 2000
+_THROUGH = {
+    "surprising": "through the most surprising filter",
+    "against": "through the filter most against the class",
+}
 # What the thesis has for VGG16 and ResNet-50 on ImageNet's validation set (6.3.1 and 6.4.1).
 _THESIS = {
     "errors with negative beta": ("86.6 %", "90.2 %"),
@@ -40,6 +44,7 @@ def make_page(report: FailureReport, summary: Mapping[str, Any]) -> str:
     middle = len(ranked.errors) // 2
     low, high = ranked.errors[: len(ranked.errors) - middle], ranked.errors[len(ranked.errors) - middle :][::-1]
     shown = {key: report.configuration[key] for key in ("configuration", "environment")}
+    through = _THROUGH[report.configuration["configuration"]["through"]]
     low_said = "least typical of their class: what the network knows of it is missing or drawn in another way"
     high_said = "the most typical of their class among the errors, and often of another one too"
     return page(
@@ -48,9 +53,9 @@ def make_page(report: FailureReport, summary: Mapping[str, Any]) -> str:
             f'<p class="quiet">{summary["samples"]} samples, {summary["errors"]} of them predicted wrongly. Beta: how '
             "typical a sample is of its class, the mean over the filters of its score less the class's mean in "
             "training. A filter surprises above its highest scores in training, and is missed below its lowest.</p>",
-            _numbers(summary),
+            _numbers(summary, through),
             _scatter(report),
-            _grids(summary["repairs"]),
+            _grids(summary["repairs"], through),
             _errors(report, "Errors with the lowest beta", low_said, low),
             _errors(report, "Errors with the highest beta", high_said, high),
             _classes(report),
@@ -63,7 +68,7 @@ def _share(value: float | None) -> str:
     return number(None) if value is None else f"{100 * value:.1f} %"
 
 
-def _numbers(summary: Mapping[str, Any]) -> str:
+def _numbers(summary: Mapping[str, Any], through: str) -> str:
     repairs, spearman = summary["repairs"], summary["spearman"]
     values = {
         "accuracy": _share(summary["accuracy"]),
@@ -78,11 +83,11 @@ def _numbers(summary: Mapping[str, Any]) -> str:
     }
     said = f"Correlations are means over {spearman['logit']['classes']} classes."
     if repairs is not None:
-        values["repaired through the most surprising filter"] = _share(repairs["filtered"]["share"])
+        values[f"repaired {through}"] = _share(repairs["filtered"]["share"])
         values["repaired without filtering"] = _share(repairs["unfiltered"]["share"])
         said += (
-            f" Repairs were searched for {repairs['searched']} errors, {repairs['with_surprise']} of which have a "
-            "surprising filter"
+            f" Repairs were searched for {repairs['searched']} errors, {repairs['with_filter']} of which have "
+            "such a filter"
         )
         whole = repairs["searched"] >= summary["errors"]
         said += "." if whole else ": those at both ends of beta, so these shares are not those of all errors."
@@ -124,13 +129,13 @@ def _scatter(report: FailureReport) -> str:
     return f'<h2>Beta</h2><div class="plots">{"".join(drawings)}</div>'
 
 
-def _grids(repairs: Mapping[str, Any] | None) -> str:
+def _grids(repairs: Mapping[str, Any] | None, through: str) -> str:
     if repairs is None:
         return ""
     most = max(1, *(value for name in ("filtered", "unfiltered") for row in repairs[name]["grid"] for value in row))
     found = []
     for name, said in (
-        ("filtered", "through the most surprising filter"),
+        ("filtered", through),
         ("unfiltered", "without filtering"),
     ):
         rows = [

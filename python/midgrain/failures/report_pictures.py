@@ -87,7 +87,7 @@ def drawn_failure(x: Tensor, failure: Failure, normalisation: Normalisation) -> 
         pictures = list(_examples(first, normalisation, with_input=True))
         rows.append(_row(_said("missed", first), pictures))
     repairs = [
-        *_repaired(pixels, failure.repair, "through the most surprising filter"),
+        *_repaired(pixels, failure.repair, "through a filter"),
         *_repaired(pixels, failure.unfiltered_repair, "without filtering"),
     ]
     if repairs:

@@ -57,7 +57,7 @@ class FailureReport:
         """One row per explained error.
 
         Columns: "id"; "surprising" and "expected", the most extreme filters, with their "_deviations" in standard
-        deviations; of the repair through the most surprising filter "repair_fixed", the setting that removes the fewest
+        deviations; of the repair through a filter "repair_fixed", the setting that removes the fewest
         pixels ("repair_segments", "repair_removals", "repair_share" of the pixels, "repair_probability"), and
         "repair_grid", 1 for each setting that repairs (wanted superpixels by removals, flattened); and the same
         without filtering as "unfiltered_...".

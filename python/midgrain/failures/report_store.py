@@ -31,7 +31,7 @@ _COLUMNS: dict[str, Columns] = {
         "surprising_deviations": "list",
         "expected": "ints",
         "expected_deviations": "list",
-        # Through the most surprising filter; nothing where none surprises.
+        # Through a filter; nothing where there is none.
         **{f"repair_{name}": kind for name, kind in _SEARCH.items()},
         "repair_grid": "ints",
         **{f"unfiltered_{name}": kind for name, kind in _SEARCH.items()},

@@ -77,7 +77,7 @@ def _repairs(
         return None
     found: dict[str, Any] = {
         "searched": len(rows),
-        "with_surprise": sum(failures["repair_fixed"][place] is not None for place in rows),
+        "with_filter": sum(failures["repair_fixed"][place] is not None for place in rows),
         "n_segments": list(search_segments),
         "removals": list(removals),
     }
@@ -85,7 +85,7 @@ def _repairs(
         fixed = sum(bool(failures[f"{column}_fixed"][place]) for place in rows)
         grid = np.zeros(len(search_segments) * len(removals), np.int64)
         for place in rows:
-            # Without a surprising filter there is no grid: nothing is repaired.
+            # Without a filter there is no grid: nothing is repaired.
             if failures[f"{column}_grid"][place]:
                 grid += np.array(failures[f"{column}_grid"][place], np.int64)
         found[name] = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from midgrain import driver
 from midgrain.baseline import Baseline
-from midgrain.failures.explaining import Failure, Finding, ImagesById, explain
+from midgrain.failures.explaining import THROUGH, Failure, Finding, ImagesById, explain
 from midgrain.failures.report_pictures import drawn_failure, drawn_input
 from midgrain.failures.report_plan import Plan
 from midgrain.failures.report_results import FailureReport
@@ -57,6 +57,7 @@ def report(
     high: float = HIGH,
     few: str = "error",
     repair: bool = True,
+    through: str = "surprising",
     search_segments: int | Sequence[int] = N_SEGMENTS,
     removals: int | Sequence[int] = REMOVALS,
     baseline: Baseline = 0.0,
@@ -90,6 +91,7 @@ def report(
         high: see `surprise`.
         few: see `surprise`.
         repair: search for repairs, which takes by far the longest.
+        through: which filter, see `explain`.
         search_segments: see `suppress`.
         removals: see `suppress`.
         baseline: see `suppress`.
@@ -133,6 +135,8 @@ def report(
         raise TypeError(f"stats: expected FilterStatistics, got {type(stats).__name__}")
     if images is not None and not callable(images) and not hasattr(images, "__getitem__"):
         raise TypeError(f"images: expected a data set or a callable from ids, got {type(images).__name__}")
+    if through not in THROUGH:
+        raise ValueError(f"through: expected one of {', '.join(THROUGH)}, got {through!r}")
     if classes is not None and (isinstance(classes, str) or len(classes) < stats.n_classes):
         raise ValueError(f"classes: expected the names of {stats.n_classes} classes, got {classes!r:.60}")
     stats.check_model(model)
@@ -141,6 +145,7 @@ def report(
         "n_filters": check_int(n_filters, "n_filters", 1),
         "n_segments": check_int(n_segments, "n_segments", 1),
         "repair": check_bool(repair, "repair"),
+        "through": through,
         "search_segments": _listed(search_segments),
         "removals": _listed(removals),
         "baseline": baseline,

@@ -112,5 +112,6 @@ class _Share:
             raise ValueError(
                 f"filters: expected 0 .. {maps.shape[1] - 1} of layer {self.site.name}, got {self.filters.tolist()}"
             )
-        rows = torch.arange(batch, device=maps.device)
-        return (maps[rows, self.filters] * slopes[rows, self.filters]).flatten(1).sum(1)
+        # Copies: autograd refuses to save what was made under inference_mode.
+        rows, filters = torch.arange(batch, device=maps.device), self.filters.clone()
+        return (maps[rows, filters] * slopes[rows, filters]).flatten(1).sum(1)
