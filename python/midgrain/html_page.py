@@ -105,7 +105,7 @@ def svg_uri(figure: Figure) -> str:
     from matplotlib import rc_context
 
     file = io.BytesIO()
-    with rc_context({"svg.hashsalt": "midgrain", "svg.fonttype": "path"}):
+    with rc_context({"svg.hashsalt": "midgrain", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     drawing = _SUPERFLUOUS.sub(b"", file.getvalue())
     return "data:image/svg+xml;base64," + base64.b64encode(drawing).decode("ascii")

@@ -27,13 +27,18 @@ _MANY, _DRAWN = 12, 8
 _BASELINES = frozenset({"noise", "centre", "random-point", "constant", "sobel"})
 
 
-def make_page(results: Results, summary: Summary) -> str:
+def make_page(results: Results, summary: Summary, measures: Sequence[str] | None = None) -> str:
     """The page.
 
     Args:
         results: rows, errors and examples.
         summary: their tables.
+        measures: of which figures and matrices are shown, see `Results.report`.
+
+    Raises:
+        TypeError, ValueError: measures that were not measured.
     """
+    shown = _shown(summary, measures)
     frame = results.frame()
     configuration = results.configuration["configuration"]
     data = configuration["dataset"]
@@ -42,8 +47,8 @@ def make_page(results: Results, summary: Summary) -> str:
         f"{len(results.explainers)} explainers, {summary.skipped} samples left out</p>",
         _means(summary),
         _constant_note(frame),
-        _plots(frame, results, summary),
-        _matrices(summary),
+        _plots(frame, results, summary, shown),
+        _matrices(summary, shown),
         _agreement(summary),
         _examples(results.examples()),
         _errors(results.errors()),
@@ -95,12 +100,25 @@ def _constant_note(frame: pandas.DataFrame) -> str:
     return "".join(notes)
 
 
-def _plots(frame: pandas.DataFrame, results: Results, summary: Summary) -> str:
+def _shown(summary: Summary, measures: Sequence[str] | None) -> frozenset[str]:
+    if measures is None:
+        return frozenset(summary.measures)
+    if isinstance(measures, str) or not all(isinstance(name, str) for name in measures):
+        raise TypeError(f"measures: expected names of measures, got {measures!r}")
+    unknown = [name for name in measures if name not in summary.measures]
+    if unknown:
+        raise ValueError(f"measures: expected some of {', '.join(summary.measures)}, got {unknown[0]!r}")
+    return frozenset(measures)
+
+
+def _plots(frame: pandas.DataFrame, results: Results, summary: Summary, shown: frozenset[str]) -> str:
     found = []
     for column in results.configuration["columns"]["curves"]:
         if column.endswith(".iou"):
             continue
         title = column.removesuffix(".curve")
+        if not {title, title.partition(".")[0]} & shown:
+            continue
         names, chosen = _drawn(results.explainers, summary, title)
         every = {name: _mean_curve(frame.loc[frame["explainer"] == name, column]) for name in names}
         curves = {name: values for name, values in every.items() if values is not None}
@@ -108,7 +126,7 @@ def _plots(frame: pandas.DataFrame, results: Results, summary: Summary) -> str:
             drawing = curve_figure(curves, _BASELINES, title, "mean score of the class")
             found.append((drawing, f"Mean curves: {title}{chosen}"))
     for name, better in list(summary.measures.items()):
-        if name.partition(".")[0] != name:
+        if name.partition(".")[0] != name or name not in shown:
             continue
         means = summary.table[summary.table["measure"] == name].set_index("explainer")["mean"]
         seconds = summary.costs.set_index("explainer")["seconds"]
@@ -144,9 +162,11 @@ def _mean_curve(column: pandas.Series) -> npt.NDArray[np.float64] | None:
     return np.mean(rows, axis=0) if rows else None
 
 
-def _matrices(summary: Summary) -> str:
+def _matrices(summary: Summary, shown: frozenset[str]) -> str:
     found = []
     for name, wins in summary.wins.items():
+        if name not in shown:
+            continue
         if len(wins) > _MANY:
             found.append(_small_square(name, wins, summary.p_values[name]))
             continue

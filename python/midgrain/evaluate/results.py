@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,12 +95,19 @@ class Results:
         skipped = sorted(set(self.errors()["id"]) - set(frame["id"]))
         return summarise(frame, self.explainers, self.measures, skipped=len(skipped), confidence=confidence, seed=seed)
 
-    def report(self, path: str | os.PathLike[str] | None = None, summary: Summary | None = None) -> Path:
+    def report(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        summary: Summary | None = None,
+        measures: Sequence[str] | None = None,
+    ) -> Path:
         """Write one HTML page that needs nothing else: tables, curves, costs and examples.
 
         Args:
             path: where to; by default report.html in the folder.
             summary: the one to show; by default it is made.
+            measures: columns of which curves, costs and wins are shown, to keep the page of many explainers and
+                measures small; None shows them all. The table of means has all of them anyway.
 
         Returns:
             The path.
@@ -108,7 +115,7 @@ class Results:
         from midgrain.evaluate.report import make_page
 
         destination = self.folder / "report.html" if path is None else Path(path)
-        page = make_page(self, summary or self.summary())
+        page = make_page(self, summary or self.summary(), measures)
         write_whole(destination, lambda file: file.write(page.encode()))
         return destination
 
