@@ -209,7 +209,7 @@ class FilterStatistics:
             raise ValueError(f"few: expected one of {', '.join(_FEW)}, got {few!r}")
         chosen = sorted(self._classes) if classes is None else self.check_classes(classes)
         needed = images_needed(q)
-        short = [number for number in chosen if self._classes[number].count < needed]
+        short = [number for number in dict.fromkeys(chosen) if self._classes[number].count < needed]
         if short and few == "error":
             raise ValueError(
                 f"q: percentile {q:g} needs {needed} images of a class; there are "
