@@ -116,6 +116,17 @@ def test_surprise_is_its_definition(dims) -> None:
     assert kinds == {(True, False), (False, True), (False, False)}
 
 
+def test_rounding_surprises_nobody() -> None:
+    """Training images themselves, in batches of another size, never exceed their own extremes."""
+    net = tiny_net()
+    stats = fitted(net)
+    x = batch_for(2, 60, seed=5)
+    for rows in torch.arange(60).split(1):
+        found = mg.failures.surprise(net, x[rows], rows % 5, stats, few="extreme")
+        assert not found.surprising.any()
+        assert not found.against.any()
+
+
 def wrong_labels(net, x):
     """The second best class of each sample."""
     with torch.no_grad():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from midgrain import driver
 from midgrain.clips import ClipPreprocess
@@ -22,6 +22,7 @@ from midgrain.evaluate.samples import ClassNames, PreprocessLike, prepare
 from midgrain.explainer_base import to_uint8
 from midgrain.explanation import Explanation
 from midgrain.html_page import jpeg_uri
+from midgrain.network.modules import model_device
 from midgrain.normalisation import Normalisation
 from midgrain.pictures import Preprocess
 
@@ -89,7 +90,7 @@ def evaluate_sample(entry: Entry, plan: Plan, *, example: bool = False) -> Recor
         return _failed(record, "read", error)
     try:
         prepared = prepare(sample, plan.preprocess, plan.classes)
-        x = prepared.x.to(_device(plan.model))
+        x = prepared.x.to(model_device(plan.model))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         return _failed(record, "read", error)
     try:
@@ -145,7 +146,7 @@ def _companions(entry: Entry, x: Tensor, name: str, plan: Plan) -> Companions:
 
     def explain(other: Entry) -> Tensor:
         prepared = prepare(other.read(), plan.preprocess, plan.classes)
-        x = prepared.x.to(_device(plan.model))
+        x = prepared.x.to(model_device(plan.model))
         target = _seen(x, prepared.label, plan)[1]
         return _explained(plan.explainers[name], x, target, name)[0].heatmap[0]
 
@@ -167,13 +168,6 @@ def _failed(record: Record, stage: str, error: Exception) -> Record:
         text = f"{type(error).__name__}: {text}"
     record.errors.append({"id": record.id, "stage": stage, "error": text})
     return record
-
-
-def _device(model: Any) -> torch.device:
-    if isinstance(model, nn.Module):
-        for tensor in (*model.parameters(), *model.buffers()):
-            return tensor.device
-    return torch.device("cpu")
 
 
 def _explained(explainer: Callable[..., Any], x: Tensor, target: int | None, name: str) -> tuple[Explanation, float]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from midgrain import driver
 from midgrain.baseline import Baseline
 from midgrain.cams.convolution import FilterLayer
-from midgrain.failures.predictions import predictions
+from midgrain.failures.predictions import read_predictions
 from midgrain.failures.statistics import FilterStatistics
 from midgrain.failures.suppression import N_SEGMENTS, REMOVALS, Suppression, suppress
 from midgrain.failures.surprise import HIGH, LOW, Surprise, surprise
@@ -192,15 +192,20 @@ def explain(
     if images is not None and not callable(images) and not hasattr(images, "__getitem__"):
         raise TypeError(f"images: expected a data set or a callable from ids, got {type(images).__name__}")
     found = surprise(model, x, true_class, stats, low=low, high=high, few=few)
-    with driver.preserved(model, x):
-        seen = predictions(model, x, true_class)
+    seen = read_predictions(found.outputs, found.true_class)
     if correct == "error" and bool(seen.correct.any()):
         right = seen.correct.nonzero()[:, 0].tolist()
         raise ValueError(
             f"x: expected wrong predictions, got sample(s) {right} predicted rightly; leave them out, or say "
             "correct='explain'"
         )
-    chosen = [_chosen(found, sample, n_filters) for sample in range(len(x))]
+    chosen = list(
+        zip(
+            _findings(found, found.extreme(found.surprising, 1.0, n_filters), found.upper),
+            _findings(found, found.extreme(found.expected, -1.0, n_filters), found.lower),
+            strict=True,
+        )
+    )
     filters = [[each.filter for each in surprising] for surprising, _ in chosen]
     regions = regions_behind(
         model, x, seen.true_class, filters, stats, n_segments=n_segments, guided=guided, mean=mean, std=std
@@ -277,13 +282,10 @@ def filter_maps(model: Any, x: Tensor, filters: int | Tensor, stats: FilterStati
     return min_max(resize_maps(maps, x.shape[2:]))
 
 
-def _chosen(found: Surprise, sample: int, most: int) -> tuple[list[Finding], list[Finding]]:
-    """The most extreme surprising and missed filters of a sample."""
-
-    def findings(wanted: Tensor, limits: Tensor, sign: float) -> list[Finding]:
-        numbers = wanted[sample].nonzero()[:, 0]
-        order = (sign * found.deviation[sample, numbers]).sort(descending=True, stable=True).indices
-        return [
+def _findings(found: Surprise, chosen: Sequence[Sequence[int]], limits: Tensor) -> list[list[Finding]]:
+    """What there is to say of the filters chosen of each sample."""
+    return [
+        [
             Finding(
                 number,
                 float(found.scores[sample, number]),
@@ -291,10 +293,10 @@ def _chosen(found: Surprise, sample: int, most: int) -> tuple[list[Finding], lis
                 float(limits[sample, number]),
                 float(found.deviation[sample, number]),
             )
-            for number in numbers[order][:most].tolist()
+            for number in numbers
         ]
-
-    return findings(found.surprising, found.upper, 1.0), findings(found.expected, found.lower, -1.0)
+        for sample, numbers in enumerate(chosen)
+    ]
 
 
 def regions_behind(

@@ -17,8 +17,8 @@ from midgrain.failures.filters import FilterPass, FilterScorer
 from midgrain.failures.statistics_file import read_statistics, write_statistics
 from midgrain.files import check_writable_folder
 from midgrain.identity import differences, fingerprint
-from midgrain.network.batches import Consumed, LabelledBatch, labelled_batches, model_device
-from midgrain.network.modules import find_module, module_name, unwrapped
+from midgrain.network.batches import Consumed, LabelledBatch, labelled_batches
+from midgrain.network.modules import find_module, model_device, module_name, unwrapped
 from midgrain.progress import progress_bar
 
 __all__ = ["Fitting"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from midgrain import driver
 from midgrain.network.altered import probabilities
 
-__all__ = ["Predictions", "predictions"]
+__all__ = ["Predictions", "predictions", "read_predictions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +46,15 @@ def predictions(model: Any, x: Tensor, true_class: int | Sequence[int] | Tensor)
         raise type(error)(str(error).replace("target:", "true_class:", 1)) from error
     assert found.target is not None
     assert found.outputs is not None
-    own = found.target[:, None]
+    return read_predictions(found.outputs, found.target)
+
+
+def read_predictions(outputs: Tensor, true_class: Tensor) -> Predictions:
+    """What logits [B, classes] say, for classes int64 [B]."""
+    own = true_class[:, None]
     return Predictions(
-        found.target,
-        found.outputs.argmax(1),
-        probabilities(found.outputs).gather(1, own)[:, 0].float(),
-        found.outputs.gather(1, own)[:, 0].float(),
+        true_class,
+        outputs.argmax(1),
+        probabilities(outputs).gather(1, own)[:, 0].float(),
+        outputs.gather(1, own)[:, 0].float(),
     )

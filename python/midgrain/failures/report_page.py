@@ -18,6 +18,8 @@ __all__ = ["make_page"]
 _TITLE = "Explaining failure"
 # Errors listed in tables; beyond so many points a figure is drawn as pixels.
 _LISTED, _POINTS = 200, 2000
+# Of fewer the points are larger.
+_FEW = 500
 _THROUGH = {
     "surprising": "through the most surprising filter",
     "against": "through the filter most against the class",
@@ -110,7 +112,7 @@ def _scatter(report: FailureReport) -> str:
             axes.scatter(
                 samples["beta"][flags],
                 samples[column][flags],
-                s=6,
+                s=6 if len(samples) > _FEW else 20,
                 color=colour,
                 alpha=0.5,
                 linewidths=0,

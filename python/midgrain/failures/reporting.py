@@ -25,8 +25,8 @@ from midgrain.failures.suppression import N_SEGMENTS, REMOVALS, Suppression
 from midgrain.failures.surprise import HIGH, LOW, surprise
 from midgrain.identity import described, environment, fingerprint
 from midgrain.network.altered import probabilities
-from midgrain.network.batches import LabelledBatch, labelled_batches, model_device
-from midgrain.network.modules import unwrapped
+from midgrain.network.batches import LabelledBatch, labelled_batches
+from midgrain.network.modules import model_device, unwrapped
 from midgrain.normalisation import Normalisation
 from midgrain.ops.checks import check_bool, check_int
 from midgrain.parts import Line
@@ -36,8 +36,6 @@ __all__ = ["report"]
 
 # The journal becomes a part of the tables after so many samples or seconds.
 _PART_SAMPLES, _PART_SECONDS = 4096, 60.0
-# Of each sample, in its checksum.
-_VALUES_SUMMED = 64
 
 
 def report(
@@ -315,8 +313,7 @@ def _identity(stats: FilterStatistics) -> dict[str, Any]:
 
 def _checksums(batch: LabelledBatch) -> list[int]:
     """Of each sample's class and some of its values."""
-    flat = batch.x.flatten(1)
-    some = flat[:, :: max(1, flat.shape[1] // _VALUES_SUMMED)].cpu().double().contiguous().numpy()
+    some = batch.some_values().numpy()
     return [zlib.crc32(row.tobytes(), label) for row, label in zip(some, batch.y.tolist(), strict=True)]
 
 

@@ -15,6 +15,8 @@ __all__ = ["HIGH", "LOW", "Surprise", "surprise"]
 
 #: Percentiles beyond which a filter is expected but missing, and beyond which it surprises (Thesis 6.2.4).
 LOW, HIGH = 0.1, 99.9
+# Scores of the same image differ by so much between batches, relative to the class's; that surprises nobody.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,20 @@ class Surprise:
     mean: Tensor
     #: The network's, [B, classes].
     outputs: Tensor
+    #: int64 [B].
+    true_class: Tensor
+
+    def extreme(self, flagged: Tensor, sign: float, most: int) -> list[list[int]]:
+        """Of the filters that are flagged in each sample the most extreme ones first, at most so many.
+
+        Args:
+            flagged: bool [B, filters].
+            sign: 1 where a high deviation is extreme, -1 where a low one is.
+            most: how many.
+        """
+        found = torch.where(flagged, sign * self.deviation, -torch.inf)
+        order = found.sort(dim=1, descending=True, stable=True).indices[:, :most]
+        return [row[some].tolist() for row, some in zip(order, flagged.gather(1, order), strict=True)]
 
 
 def surprise(
@@ -58,7 +74,9 @@ def surprise(
 
     With a_n the score of filter n for the true class c, mu_cn its mean and P_cn its percentiles over the training
     images of c: n surprises where a_n > P_cn(high); it is expected where a_n < P_cn(low) and mu_cn is above the mean of
-    mu_c over the filters; beta = mean over n of a_n - mu_cn. One forward pass, and one backward pass to the layer.
+    mu_c over the filters; beta = mean over n of a_n - mu_cn. Scores beyond a percentile by no more
+    than 0.01 % of it or of the standard deviation, which another batch size's rounding explains, do not count. One
+    forward pass, and one backward pass to the layer.
 
     Args:
         model: the network of the statistics.
@@ -110,16 +128,21 @@ def surprise(
     limitless = torch.full_like(difference, torch.inf).copysign(difference)
     deviation = torch.where(std > 0, difference / std, limitless.where(difference != 0, 0.0))
     needed = mean > mean.mean(1, keepdim=True)
-    below = scores.double() < lower
+    exact = scores.double()
+    above, below = (
+        beyond > _ROUNDING * torch.maximum(limit.abs(), std)
+        for beyond, limit in ((exact - upper, upper), (lower - exact, lower))
+    )
     return Surprise(
         scores,
         difference.mean(1),
         deviation,
-        scores.double() > upper,
+        above,
         below & needed,
         below,
         lower,
         upper,
         mean,
         found.outputs,
+        found.target,
     )

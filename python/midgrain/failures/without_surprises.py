@@ -15,8 +15,9 @@ from midgrain import driver
 from midgrain.baseline import Baseline, make_baseline
 from midgrain.failures.explaining import regions_behind
 from midgrain.failures.statistics import FilterStatistics
-from midgrain.failures.surprise import HIGH, LOW, Surprise, surprise
-from midgrain.network.batches import labelled_batches, model_device
+from midgrain.failures.surprise import HIGH, LOW, surprise
+from midgrain.network.batches import labelled_batches
+from midgrain.network.modules import model_device
 from midgrain.ops.checks import check_bool, check_int
 from midgrain.progress import progress_bar
 
@@ -142,7 +143,8 @@ def without_surprises(
         for batch in labelled_batches(_batches(dataset, batch_size), model_device(model)):
             shape = shape or batch.x.shape[2:]
             found = surprise(model, batch.x, batch.y, stats, low=low, high=high, few=few)
-            chosen = _chosen(found, filters, n_filters)
+            flagged = found.surprising if filters == "surprising" else found.against
+            chosen = found.extreme(flagged, _SIGNS[filters], n_filters)
             regions = regions_behind(
                 model, batch.x, batch.y.to(batch.x.device), chosen, stats, n_segments=n_segments, guided=guided,
                 mean=mean, std=std,
@@ -170,11 +172,3 @@ def _batches(dataset: Any, size: int) -> Iterator[tuple[Tensor, list[Any]]]:
                     f"{list(item[0].shape)}"
                 )
         yield torch.stack([x for x, _ in items]), [int(label) for _, label in items]
-
-
-def _chosen(found: Surprise, filters: str, most: int) -> list[list[int]]:
-    """The most extreme filters of each sample."""
-    flagged = found.surprising if filters == "surprising" else found.against
-    extreme = torch.where(flagged, _SIGNS[filters] * found.deviation, -torch.inf)
-    order = extreme.sort(dim=1, descending=True, stable=True).indices[:, :most]
-    return [[number for number in row.tolist() if bool(flagged[sample, number])] for sample, row in enumerate(order)]

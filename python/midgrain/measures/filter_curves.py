@@ -17,7 +17,8 @@ from midgrain.cams.layers import Layer
 from midgrain.files import check_writable_folder, write_whole
 from midgrain.identity import differences, fingerprint
 from midgrain.measures.filters import FilterRemoval, FilterRemover
-from midgrain.network.batches import Consumed, labelled_batches, model_device
+from midgrain.network.batches import Consumed, labelled_batches
+from midgrain.network.modules import model_device
 from midgrain.ops.checks import check_bool
 from midgrain.progress import progress_bar
 

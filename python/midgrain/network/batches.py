@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from midgrain import driver
 
-__all__ = ["Consumed", "LabelledBatch", "labelled_batches", "model_device"]
+__all__ = ["Consumed", "LabelledBatch", "labelled_batches"]
 
 # Of each sample, in the checksum.
 _VALUES_SUMMED = 64
@@ -31,6 +30,11 @@ class LabelledBatch:
     #: What the loader calls the samples, integers or texts; None where it does not say.
     ids: list[int] | list[str] | None
 
+    def some_values(self) -> Tensor:
+        """Of each sample about so many values that checksums tell other data by, float64 [B, n] on the CPU."""
+        flat = self.x.flatten(1)
+        return flat[:, :: max(1, flat.shape[1] // _VALUES_SUMMED)].cpu().double().contiguous()
+
 
 @dataclass
 class Consumed:
@@ -44,9 +48,7 @@ class Consumed:
         """Count another batch."""
         self.batches += 1
         self.samples += len(batch.y)
-        flat = batch.x.flatten(1)
-        some = flat[:, :: max(1, flat.shape[1] // _VALUES_SUMMED)].cpu().double().contiguous()
-        for array in (batch.y, some):
+        for array in (batch.y, batch.some_values()):
             self.checksum = zlib.crc32(array.numpy().tobytes(), self.checksum)
 
 
@@ -79,14 +81,6 @@ def labelled_batches(
         raise ValueError("loader: expected at least one batch, got none")
     if done is not None and skipped.batches < done.batches:
         raise _other_samples()
-
-
-def model_device(model: Any) -> torch.device | None:
-    """Where the model's first parameter or buffer is; None where it has none."""
-    if not isinstance(model, nn.Module):
-        return None
-    first = next(itertools.chain(model.parameters(), model.buffers()), None)
-    return None if first is None else first.device
 
 
 def _other_samples() -> ValueError:

@@ -1,14 +1,15 @@
-"""A network's modules: the network behind its wrappers, and a module by its name."""
+"""A network's modules: the network behind its wrappers, where it is, and a module by its name."""
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["find_module", "module_name", "unwrapped"]
+__all__ = ["find_module", "model_device", "module_name", "unwrapped"]
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -31,6 +32,14 @@ def unwrapped(model: Any) -> nn.Module:
             "model: a TorchScript program hides its layers; save the network with torch.export.save instead"
         )
     return model
+
+
+def model_device(model: Any) -> torch.device | None:
+    """Where the model's first parameter or buffer is; None where it has none."""
+    if not isinstance(model, nn.Module):
+        return None
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return None if first is None else first.device
 
 
 def find_module(model: nn.Module, layer: Any) -> nn.Module:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import bootstrap
-from torch import nn
 
 from midgrain import driver
 from midgrain.evaluate.datasets import Entry
@@ -25,6 +24,7 @@ from midgrain.failures import FilterScorer
 from midgrain.identity import described, environment, fingerprint
 from midgrain.measures.filters import FilterRemover
 from midgrain.models import LoadedModel
+from midgrain.network.modules import model_device
 from midgrain.progress import progress_bar
 
 __all__ = ["run_filters"]
@@ -112,9 +112,7 @@ class _Work:
             prepared = prepare(entry.read(), self.loaded.preprocess, self.classes)
             if prepared.label is None:
                 raise ValueError("label: expected the sample's class, got none")
-            model = self.loaded.model
-            parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-            x = prepared.x if parameter is None else prepared.x.to(parameter.device)
+            x = prepared.x.to(model_device(self.loaded.model))
             stage = "filters"
             return self._measured(entry.id, x, prepared.label)
         except Exception as error:  # A data set or a network of the user's may raise anything.

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from midgrain.evaluate.papers.comparison import NOT_MEASURED, Line, Reproduction
 from midgrain.evaluate.papers.declaration import Method, Table
 from midgrain.evaluate.papers.networks import Chosen, Weights, choose_networks, methods_on
 from midgrain.files import write_whole
+from midgrain.network.modules import model_device
 from midgrain.progress import progress_bar
 from midgrain.registry import explainer as make_explainer
 from midgrain.registry import method_options
@@ -127,10 +128,8 @@ def _noise(chosen: Chosen, seed: int) -> Tensor:
     crop = preprocess.crop if isinstance(preprocess.crop, tuple) else (preprocess.crop,) * 2
     frames = getattr(preprocess, "frames", None)
     size = (1, 3, *crop) if frames is None else (1, 3, frames, *crop)
-    model = chosen.loaded.model
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     x = torch.randn(size, generator=torch.Generator().manual_seed(seed))
-    return x if parameter is None else x.to(parameter.device)
+    return x.to(model_device(chosen.loaded.model))
 
 
 def _line(table: Table, network: str, method: str, times: Times | None) -> Line:
