@@ -42,7 +42,7 @@ FLOORS = (
     {"parts"},
     {"clips"},
     {
-        *("errors", "maps", "drawing", "files", "html_page", "identity", "inflation"),
+        *("classes", "errors", "maps", "drawing", "files", "html_page", "identity", "inflation"),
         *("pictures", "progress", "randomness", "stability", "timing"),
     },
 )

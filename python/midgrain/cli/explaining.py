@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from midgrain.classes import class_score, top_classes
 from midgrain.cli.options import find_device
 from midgrain.files import write_whole
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from midgrain.classes import ClassScore
     from midgrain.clips import Clip
     from midgrain.explanation import Explanation
     from midgrain.models import LoadedModel
 
 __all__ = [
-    "Ranking",
     "class_entry",
     "explain_clip",
     "explain_picture",
@@ -35,15 +35,6 @@ __all__ = [
 _SHOWN_SIDE = 1024
 _SHOWN_CLIP_SIDE = 512
 _DOTS_PER_INCH = 110
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """One class that the network considered."""
-
-    index: int
-    label: str
-    probability: float
 
 
 def explain_picture(
@@ -80,23 +71,17 @@ def _explained(
     return explanation
 
 
-def ranking(explanation: Explanation, loaded: LoadedModel, k: int = 5) -> list[Ranking]:
+def ranking(explanation: Explanation, loaded: LoadedModel, k: int = 5) -> list[ClassScore]:
     """The k most probable classes."""
     assert explanation.outputs is not None
-    probabilities = explanation.outputs[0].float().softmax(0)
-    top = probabilities.topk(min(k, len(probabilities)))
-    return [
-        Ranking(index, loaded.label(index), value)
-        for value, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-    ]
+    return top_classes(explanation.outputs[0], loaded.label, k)
 
 
-def class_entry(explanation: Explanation, loaded: LoadedModel) -> Ranking:
+def class_entry(explanation: Explanation, loaded: LoadedModel) -> ClassScore:
     """The class that is explained."""
     assert explanation.target is not None
     assert explanation.outputs is not None
-    index = int(explanation.target[0])
-    return Ranking(index, loaded.label(index), float(explanation.outputs[0].float().softmax(0)[index]))
+    return class_score(explanation.outputs[0], int(explanation.target[0]), loaded.label)
 
 
 def save_picture(pixels: npt.NDArray[np.uint8], path: Path) -> None:

@@ -1,0 +1,19 @@
+"""Videos, cameras and network streams explained while they play."""
+
+from __future__ import annotations
+
+from midgrain.video.frames import DrawnFrame, ExplainedFrame, Frame, HeatWindow, WindowExplainer
+from midgrain.video.report import StageTimes, StreamReport
+from midgrain.video.settings import Controls, Settings
+
+__all__ = [
+    "Controls",
+    "DrawnFrame",
+    "ExplainedFrame",
+    "Frame",
+    "HeatWindow",
+    "Settings",
+    "StageTimes",
+    "StreamReport",
+    "WindowExplainer",
+]
