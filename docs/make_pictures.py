@@ -1,4 +1,4 @@
-"""Draws `img/methods/NAME.jpg` for every method: what the demo's network saw in one photograph.
+"""Draws `img/methods/NAME.jpg` for every method, what the demo's network saw in one photograph, and writes gallery.md.
 
 python docs/make_pictures.py [NAME ...]
 """
@@ -16,7 +16,8 @@ from skimage import data
 import midgrain as mg
 from midgrain.models import load_model
 
-FOLDER = Path(__file__).parent / "img" / "methods"
+DOCS = Path(__file__).parent
+FOLDER = DOCS / "img" / "methods"
 SIDE = 280
 #: The cat's class is explained, not whatever else is likely.
 TARGET = "tabby"
@@ -41,6 +42,24 @@ def main() -> None:
         drawn = explainer(x, target).overlay(image=shown, alpha=0.6)
         Image.fromarray(drawn).save(FOLDER / f"{name}.jpg", quality=85)
         print(name, flush=True)
+    (DOCS / "gallery.md").write_text(gallery(), encoding="utf-8")
+
+
+def gallery() -> str:
+    """The page with all pictures, in the order of `mg.methods()`."""
+    lines = [
+        "# Gallery",
+        "",
+        "One photograph, one network (EfficientNet-Lite0 with ImageNet weights), one class (tabby), every method with",
+        "its defaults; drawn by `python docs/make_pictures.py`. What each one computes: [methods](methods/README.md).",
+        "",
+        "| | | |",
+        "| --- | --- | --- |",
+    ]
+    cells = [f"![{name}](img/methods/{name}.jpg)<br>`{name}`<br>{line}" for name, line in mg.methods().items()]
+    cells += [""] * (-len(cells) % 3)
+    lines += [f"| {' | '.join(cells[start : start + 3])} |" for start in range(0, len(cells), 3)]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

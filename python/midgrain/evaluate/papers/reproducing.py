@@ -120,7 +120,8 @@ def reproduce(
 
     Example:
         >>> import midgrain as mg
-        >>> mg.evaluate.TABLES["swag-deletion"].figures["ResNet50"]["SWAG G"]["deletion"].value
+        >>> figures = mg.evaluate.TABLES["swag-deletion"].figures["ResNet50"]
+        >>> figures["SWAG G"]["deletion"].value
         0.095
     """
     chosen_table, wanted_networks, wanted = check_choices(table, data, networks=networks, methods=methods, limit=limit)
