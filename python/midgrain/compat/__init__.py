@@ -1,8 +1,8 @@
 """Other libraries' calls, answered by midgrain: change the import line and keep the code.
 
-`gradcam` (pytorch-grad-cam), `captum`, `torchcam`, `lime`, `quantus` and `skimage` (SLIC) take those libraries' arguments
-and return their kinds of results; none of them needs to be installed. `pipeline` and `lightning` put explanations into
-pipelines and training runs. What equals the other library and what differs: docs/compat.md.
+`gradcam` (pytorch-grad-cam), `captum`, `torchcam`, `lime`, `quantus` and `skimage` (SLIC) take those libraries'
+arguments and return their kinds of results; none of them needs to be installed. `pipeline` and `lightning` put
+explanations into pipelines and training runs. What equals the other library and what differs: docs/compat.md.
 
 Example:
     >>> import numpy as np

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import ops
-from midgrain.ops.slic import min_superpixel_size
 
 __all__ = ["Floats", "Labels", "Ranges", "superpixels_inside", "without_large"]
 
@@ -123,7 +122,7 @@ def _united(target: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.asarray(smallest[groups])
 
 
-def without_large(labels: Labels, largest: float, spacing: Sequence[float] | None) -> Labels:
+def without_large(labels: Labels, largest: float, smallest: int, spacing: Sequence[float] | None) -> Labels:
     """Superpixels of more than `largest` pixels cut into compact ones of about equal size.
 
     They are cut by place alone: colour has grouped them already.
@@ -131,6 +130,7 @@ def without_large(labels: Labels, largest: float, spacing: Sequence[float] | Non
     Args:
         labels: connected superpixels [*S], 0 .. n - 1, -1 outside.
         largest: pixels of the largest superpixel.
+        smallest: pixels of the smallest piece that a cut leaves.
         spacing: see `midgrain.ops.slic`.
     """
     place = np.zeros((1, *labels.shape), np.float32)
@@ -143,7 +143,6 @@ def without_large(labels: Labels, largest: float, spacing: Sequence[float] | Non
         for number in large:
             region = labels == number
             n = math.ceil(attempt * _SMALLER * sizes[number] / largest)
-            smallest = min_superpixel_size(int(sizes[number]), n, 0.5)
             cut = superpixels_inside(place, 1.0, n, region, smallest, {"spacing": spacing})
             later = region & (cut > 0)
             labels[later] = cut[later] + count - 1

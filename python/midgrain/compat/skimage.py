@@ -97,7 +97,7 @@ def slic(
     smallest = min_superpixel_size(size, int(n_segments), min_size_factor) if enforce_connectivity else 0
     labels = superpixels_inside(features, weight, n_segments, inside, smallest, settings)
     if enforce_connectivity:
-        labels = without_large(labels, max(1.0, max_size_factor * size / n_segments), spacing)
+        labels = without_large(labels, max(1.0, max_size_factor * size / n_segments), smallest, spacing)
     return labels + start_label
 
 

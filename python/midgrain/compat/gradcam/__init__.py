@@ -1,4 +1,4 @@
-"""pytorch-grad-cam's calls: `from pytorch_grad_cam import GradCAM` becomes `from midgrain.compat.gradcam import GradCAM`.
+"""pytorch-grad-cam's calls: `from pytorch_grad_cam import X` becomes `from midgrain.compat.gradcam import X`.
 
 The submodules `utils.model_targets`, `utils.image` and `utils.reshape_transforms` are where they are there, and their
 names can be imported from here as well.
