@@ -90,10 +90,9 @@ def _pieces(labels: npt.NDArray[Any], smallest: int) -> Labels:
         small = sizes[sources] < smallest
         if not small.any():
             break
-        joined = np.arange(len(sizes), dtype=np.int64)[pieces]
-        target = np.arange(len(sizes))
+        target: npt.NDArray[np.int64] = np.arange(len(sizes))
         target[sources[small]] = edges[order[first[small]], 1]
-        pieces = _united(target)[joined]
+        pieces = np.take(_united(target), pieces)
     pieces[outside] = -1
     numbers, places = np.unique(pieces[~outside], return_index=True)
     renumbered = np.empty(len(sizes), np.int64)
