@@ -79,7 +79,7 @@ def _pieces(labels: npt.NDArray[Any], smallest: int) -> Labels:
     The definition is that of `midgrain.ops.enforce_connectivity`, but nothing joins what is -1.
     """
     outside = labels < 0
-    pieces = ops.enforce_connectivity(labels[None].astype(np.int32))[0][0].astype(np.int64)
+    pieces: Labels = ops.enforce_connectivity(labels[None].astype(np.int32))[0][0].astype(np.int64)
     while True:
         sizes = np.bincount(pieces.ravel())
         pairs = np.concatenate([_borders(pieces, outside, axis) for axis in range(pieces.ndim)])
