@@ -261,6 +261,17 @@ def test_plain_calls_are_those_of_midgrain(photo) -> None:
     assert overlap(labels, plain) > 0.97
 
 
+def test_an_appended_gradient_changes_no_colours(photos) -> None:
+    """As a fourth channel it is rescaled with the colours in scikit-image, which then count for less."""
+    photo = photos["coffee"][::2, ::2] / 255
+    flat = np.full((*photo.shape[:2], 1), 100.0)
+    alone, with_flat = (mg.slic(photo, n_segments=40, gradient=each) for each in (None, flat[..., 0]))
+    assert np.array_equal(alone, with_flat)
+    appended = theirs(np.concatenate([photo, flat], -1), n_segments=40)
+    if overlap(theirs(photo, n_segments=40), appended) > 0.99:
+        pytest.skip("scikit-image has this fault no more; its half of the test may go")
+
+
 def test_max_size(photo) -> None:
     unlimited = ours(photo, n_segments=50, max_size_factor=100, compactness=1)
     limited = ours(photo, n_segments=50, max_size_factor=1.5, compactness=1)

@@ -321,10 +321,10 @@ def _plain_onnx(onnx: Any, path: Path) -> Any:
             known[weights.name] = weights
             graph.node.remove(node)
         elif node.op_type == "Reshape" and node.input[1] in known:
-            if onnx.numpy_helper.to_array(known[node.input[1]]).all():
-                kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
-                del node.attribute[:]
-                node.attribute.extend(kept)
+            plain = bool(onnx.numpy_helper.to_array(known[node.input[1]]).all())
+            kept = [attribute for attribute in node.attribute if not plain or attribute.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
     return program
 
 
