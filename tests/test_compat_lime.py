@@ -6,7 +6,7 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
@@ -87,7 +87,7 @@ def test_signatures(name) -> None:
 
 
 @pytest.mark.parametrize("selection", ["auto", "none", "highest_weights", "forward_selection", "lasso_path"])
-@pytest.mark.parametrize("count", [4, 9, 100])
+@pytest.mark.parametrize("count", [4, 9])
 def test_selection_of_features(image, selection, count) -> None:
     made = [
         library.LimeImageExplainer(feature_selection=selection, random_state=3).explain_instance(
@@ -209,6 +209,7 @@ def test_pictures_and_masks(image) -> None:
     assert bytes_.get_image_and_mask(0, hide_rest=True)[0].dtype == np.uint8
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.integers(1, 12), st.integers(2, 30))
 def test_scores_are_those_of_a_linear_classifier(seed, cells, extra) -> None:
     """Where the classifier is linear in the superpixels, the regression finds it."""

@@ -9,7 +9,7 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import slic as theirs
@@ -284,6 +284,7 @@ def test_max_size(photo) -> None:
     assert len(np.unique(pairs[1])) == pairs.shape[1]
 
 
+@settings(max_examples=40)
 @given(
     st.integers(8, 30),
     st.integers(8, 30),
