@@ -66,7 +66,7 @@ class BaseCAM:
         reshape_transform: Callable[[Tensor], Tensor] | None = None,
     ):
         driver.check_model(model)
-        if isinstance(target_layers, nn.Module | str) or not isinstance(target_layers, Sequence | nn.Sequential):
+        if isinstance(target_layers, str) or not isinstance(target_layers, Sequence):
             raise TypeError(f"target_layers: expected a list of modules, got {type(target_layers).__name__}")
         self.model = model
         self.target_layers = list(target_layers)
