@@ -18,7 +18,7 @@ from midgrain.ops.pool import paint, pool
 from midgrain.ops.slic_image import slic_image as slic
 
 if TYPE_CHECKING:
-    from midgrain import clips, failures, measures, models
+    from midgrain import clips, compat, failures, measures, models
     from midgrain.cams import make_map_scorer as scorer
     from midgrain.evaluate import evaluate
     from midgrain.explanation import Explanation
@@ -35,6 +35,7 @@ __all__ = [
     "__version__",
     "build_info",
     "clips",
+    "compat",
     "evaluate",
     "explainer",
     "failures",
@@ -53,6 +54,7 @@ _LAZY = {
     "SWAG": "midgrain.regions.swag",
     "Explanation": "midgrain.explanation",
     "clips": "midgrain.clips",
+    "compat": "midgrain.compat",
     "evaluate": "midgrain.evaluate",
     "explainer": "midgrain.registry",
     "failures": "midgrain.failures",

@@ -40,6 +40,8 @@ _WINDOWS: dict[str, tuple[int, float]] = {
 _USUAL_WINDOW = (16, 15.0)
 # Convolutions of the demo network for clips with a kernel in time, from its end; see benchmarks/clips.py.
 _DEMO_LAST = 4
+# The newest version of ONNX's operators that onnx2torch knows all usual ones of.
+_LAST_OPSET = 16
 # What files and functions do not say about themselves: the preprocessing most ImageNet networks share.
 _USUAL = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -291,11 +293,39 @@ def _load_torchscript(path: Path) -> Any:
 
 
 def _load_onnx(path: Path) -> Any:
-    onnx2torch = _require("onnx2torch", "onnx")
+    onnx2torch, onnx = _require("onnx2torch", "onnx"), _require("onnx", "onnx")
     try:
-        return onnx2torch.convert(str(path))
+        return onnx2torch.convert(_plain_onnx(onnx, path))
     except Exception as error:
         raise ValueError(f"model: {str(path)!r} cannot be converted from ONNX ({_first_line(error)})") from error
+
+
+def _plain_onnx(onnx: Any, path: Path) -> Any:
+    """An ONNX program in the form that onnx2torch reads, which it mostly is not when torch writes it.
+
+    - Exporters write equal weights once, with Identity nodes for their other names, which onnx2torch does not follow.
+    - It knows the operators up to a version; newer programs are converted where ONNX can.
+    - `allowzero` of a Reshape says nothing where the new shape has no 0.
+    """
+    program = onnx.load(str(path))
+    if any(each.domain == "" and each.version > _LAST_OPSET for each in program.opset_import):
+        program = importlib.import_module("onnx.version_converter").convert_version(program, _LAST_OPSET)
+    graph = program.graph
+    known = {weights.name: weights for weights in graph.initializer}
+    outputs = {output.name for output in graph.output}
+    for node in list(graph.node):
+        if node.op_type == "Identity" and node.input[0] in known and node.output[0] not in outputs:
+            weights = graph.initializer.add()
+            weights.CopyFrom(known[node.input[0]])
+            weights.name = node.output[0]
+            known[weights.name] = weights
+            graph.node.remove(node)
+        elif node.op_type == "Reshape" and node.input[1] in known:
+            plain = bool(onnx.numpy_helper.to_array(known[node.input[1]]).all())
+            kept = [attribute for attribute in node.attribute if not plain or attribute.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    return program
 
 
 _LOADERS = {

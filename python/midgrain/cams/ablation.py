@@ -100,7 +100,8 @@ class AblationCAM(CAM):
             if undifferentiable is not None and activations.any() and not drops.any():
                 raise undifferentiable
         weights = drops / self._divisors(seen.scores.double()).to(drops.device)[:, None]
-        maps = (weights.float().reshape(*activations.shape[:2], *[1] * (activations.ndim - 2)) * activations).sum(1)
+        weights = weights.float().reshape(*activations.shape[:2], *[1] * (activations.ndim - 2))
+        maps = self.combined(weights, activations)
         return maps.clamp(min=0) if self.relu else maps, seen
 
     def _ablate(self, network: nn.Module, trace: Trace, site: Site, x: Tensor, target: Target, seen: Capture) -> Tensor:

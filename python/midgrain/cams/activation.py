@@ -14,7 +14,7 @@ from midgrain.driver import Target
 from midgrain.network.capture import capture
 from midgrain.network.modules import unwrapped
 
-__all__ = ["EigenCAM", "ReluActivation", "SaliencyTubes"]
+__all__ = ["EigenCAM", "ReluActivation", "SaliencyTubes", "principal_component"]
 
 
 class ReluActivation(FormulaCAM):
@@ -38,19 +38,24 @@ class EigenCAM(FormulaCAM):
 
     def formula(self, activations: Tensor, gradients: Any) -> Tensor:
         """Float32 [B, K, *m] -> [B, *m]."""
-        positions = activations.flatten(2).transpose(1, 2).double()  # [B, P, K]
-        centred = positions - positions.mean(1, keepdim=True)
-        with torch.autocast(activations.device.type, enabled=False):
-            # Eigenvectors of the products of positions or of channels, whichever are fewer.
-            if positions.shape[1] <= positions.shape[2]:
-                values, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
-                projection = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()  # [B, P]
-            else:
-                vectors = torch.linalg.eigh(centred.transpose(1, 2) @ centred).eigenvectors
-                projection = (centred @ vectors[..., -1:])[..., 0]
-        agreement = (projection * centred.sum(2)).sum(1, keepdim=True)
-        projection = torch.where(agreement >= 0, projection, -projection)
-        return projection.reshape(activations.shape[0], *activations.shape[2:]).float()
+        return principal_component(activations)
+
+
+def principal_component(values: Tensor) -> Tensor:
+    """The first principal component of [B, K, *m], float32 [B, *m]; see `EigenCAM`."""
+    positions = values.flatten(2).transpose(1, 2).double()  # [B, P, K]
+    centred = positions - positions.mean(1, keepdim=True)
+    with torch.autocast(values.device.type, enabled=False):
+        # Eigenvectors of the products of positions or of channels, whichever are fewer.
+        if positions.shape[1] <= positions.shape[2]:
+            spectrum, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
+            projection = vectors[..., -1] * spectrum[..., -1:].clamp(min=0).sqrt()  # [B, P]
+        else:
+            vectors = torch.linalg.eigh(centred.transpose(1, 2) @ centred).eigenvectors
+            projection = (centred @ vectors[..., -1:])[..., 0]
+    agreement = (projection * centred.sum(2)).sum(1, keepdim=True)
+    projection = torch.where(agreement >= 0, projection, -projection)
+    return projection.reshape(values.shape[0], *values.shape[2:]).float()
 
 
 class SaliencyTubes(CAM):

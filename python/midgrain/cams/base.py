@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,23 @@ class CAM(LayerFinder):
     def layer_maps(self, model: Any, x: Tensor, target: Target) -> LayerMaps:
         """The maps of each layer at its own size."""
         raise NotImplementedError
+
+    def combined(self, weights: Tensor, activations: Tensor) -> Tensor:
+        """sum_k a_k A_k.
+
+        Args:
+            weights: float32 [B, K, *m], or with one element along any axis of m.
+            activations: float32 [B, K, *m].
+
+        Returns:
+            [B, *m].
+        """
+        if math.prod(weights.shape[2:]) != 1:
+            return (weights * activations).sum(1)
+        # One weight per channel: no product as large as the activations.
+        with torch.autocast(activations.device.type, enabled=False):
+            maps = torch.bmm(weights.flatten(2).transpose(1, 2), activations.flatten(2))
+        return maps.reshape(activations.shape[0], *activations.shape[2:])
 
 
 class FormulaCAM(CAM):

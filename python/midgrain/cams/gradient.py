@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from midgrain.cams.base import FormulaCAM
@@ -44,12 +42,7 @@ class _WeightedCAM(FormulaCAM):
         """Float32 [B, K, *m] twice -> [B, *m]."""
         axes = (-2, -1) if activations.ndim == 4 or self.temporal == "frame" else (-3, -2, -1)
         weights = self.weights(activations, gradients, axes)
-        if math.prod(weights.shape[2:]) == 1:  # One weight per channel: no product as large as the activations.
-            with torch.autocast(activations.device.type, enabled=False):
-                maps = torch.bmm(weights.flatten(2).transpose(1, 2), activations.flatten(2))
-            maps = maps.reshape(activations.shape[0], *activations.shape[2:])
-        else:
-            maps = (weights * activations).sum(1)
+        maps = self.combined(weights, activations)
         return maps.clamp(min=0) if self.relu else maps
 
     def weights(self, activations: Tensor, gradients: Tensor, axes: tuple[int, ...]) -> Tensor:

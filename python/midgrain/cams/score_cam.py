@@ -96,7 +96,7 @@ class ScoreCAM(CAM):
         if self.weights == "channel-softmax":
             scores = scores.masked_fill(~chosen, -torch.inf).softmax(1)
         weights = scores.float().reshape(*activations.shape[:2], *[1] * (activations.ndim - 2))
-        maps = (weights * activations).sum(1)
+        maps = self.combined(weights, activations)
         return maps.clamp(min=0) if self.relu else maps
 
     def _chosen(self, flat: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class Layouts:
 
 
 def _normalises_last_axis(module: nn.Module, shape: Sequence[int]) -> bool:
-    normalised = list(getattr(module, "normalized_shape", ())) == [shape[-1]]
+    normalised = list(getattr(module, "normalized_shape", ())) == list(shape[-1:])
     return len(shape) > 3 and (normalised or _operation(module) == "layer_norm")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from midgrain.baseline import Baseline, make_baseline
-from midgrain.driver import Target
+from midgrain.driver import Pass, Target
 from midgrain.network.altered import check_batch_size
 from midgrain.network.gradients import GradientProbe
 from midgrain.normalisation import Normalisation
@@ -116,6 +116,28 @@ class IntegratedGradients:
         """`n_steps` forward and backward passes for each baseline.
 
         Raises:
+            TypeError, ValueError: see `attributions`.
+        """
+        attributions, result, details = self.attributions(model, x, target)
+        return Score(over_channels(attributions, self.channels), result, details=details)
+
+    def attributions(
+        self, model: Any, x: Tensor, target: Target, *, times_input: bool = True
+    ) -> tuple[Tensor, Pass, dict[str, Tensor]]:
+        """What `score` adds up over the channels.
+
+        Args:
+            model: see `score`.
+            x: floats [B, ...], of any number of axes.
+            target: see `score`.
+            times_input: False leaves out the factor x - x0; then there is no "convergence_delta".
+
+        Returns:
+            attributions: [B, ...], x's dtype or float32.
+            result: of the pass on x.
+            details: see the class.
+
+        Raises:
             TypeError, ValueError: see `midgrain.baseline.make_baseline` and `driver.input_gradient`.
         """
         # Baselines first: bad ones are told before the network is run.
@@ -126,7 +148,7 @@ class IntegratedGradients:
         delta = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         with progress_bar("integrating gradients", steps, shown=self.progress) as advance:
             for start in starts:
-                along = self._along(probe, start, advance)
+                along = self._along(probe, start, advance, times_input)
                 change = probe.scores - probe.scores_of(start)
                 delta += along.flatten(1).sum(1, dtype=torch.float64) - change.to(x.device)
                 attributions += along
@@ -135,9 +157,13 @@ class IntegratedGradients:
             "convergence_delta": delta / len(starts),
             "passes": torch.full((len(x),), probe.passes, dtype=torch.int64, device=x.device),
         }
-        return Score(over_channels(attributions, self.channels), probe.result, details=details)
+        if not times_input:
+            del details["convergence_delta"]
+        return attributions, probe.result, details
 
-    def _along(self, probe: GradientProbe, start: Tensor, advance: Callable[[int], object]) -> Tensor:
+    def _along(
+        self, probe: GradientProbe, start: Tensor, advance: Callable[[int], object], times_input: bool
+    ) -> Tensor:
         """The attributions of one path, [B, C, *S]."""
         x = probe.x
         wide = _wide(x.dtype)
@@ -153,7 +179,7 @@ class IntegratedGradients:
             # One after the other, so that it does not matter how many are computed together.
             for number, gradient in zip(numbers, gradients, strict=True):
                 total[samples].add_(gradient.to(wide), alpha=float(self._weights[number]))
-        return total.mul_(difference)
+        return total.mul_(difference) if times_input else total
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

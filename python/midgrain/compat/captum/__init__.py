@@ -1,0 +1,28 @@
+"""captum's calls: `from captum.attr import X` becomes `from midgrain.compat.captum import X`.
+
+`feature_mask` makes superpixels for captum's own perturbation methods, too.
+"""
+
+from midgrain.compat.captum.attribution import Attribution
+from midgrain.compat.captum.gradients import GuidedBackprop, InputXGradient, IntegratedGradients, Saliency
+from midgrain.compat.captum.layers import GuidedGradCam, LayerAttribution, LayerGradCam
+from midgrain.compat.captum.noise_tunnel import NoiseTunnel
+from midgrain.compat.captum.perturbations import FeatureAblation, Occlusion
+from midgrain.compat.captum.regions import KernelShap, Lime, feature_mask
+
+__all__ = [
+    "Attribution",
+    "FeatureAblation",
+    "GuidedBackprop",
+    "GuidedGradCam",
+    "InputXGradient",
+    "IntegratedGradients",
+    "KernelShap",
+    "LayerAttribution",
+    "LayerGradCam",
+    "Lime",
+    "NoiseTunnel",
+    "Occlusion",
+    "Saliency",
+    "feature_mask",
+]

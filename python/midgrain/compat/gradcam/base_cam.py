@@ -1,0 +1,170 @@
+"""What all of grad-cam's classes share: its constructor, its call, its context manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from midgrain import driver
+from midgrain.cams import CAM, make_cam
+from midgrain.cams.activation import principal_component
+from midgrain.compat.gradcam.targets import SampleTarget, as_target
+from midgrain.driver import Target
+from midgrain.explainer_base import check_scores
+from midgrain.maps import min_max, resize_maps
+from midgrain.network.modules import model_device
+from midgrain.ops.checks import check_bool
+
+__all__ = ["BaseCAM"]
+
+# Brightness of the copies of `aug_smooth`, each also mirrored.
+_FACTORS = (0.9, 1.0, 1.1)
+
+
+class BaseCAM:
+    """A class activation map, called as in pytorch-grad-cam.
+
+    Unlike there, the model keeps its mode, its gradients and its layers, also after an exception; nothing is hooked
+    between calls, so that leaving the context releases nothing and hides no exception; gradients may be switched off
+    around the call and parameters may be frozen; one target for several samples is refused instead of explaining the
+    first one only.
+
+    Args:
+        model: the network.
+        target_layers: modules (or their dotted names); of several, the maps are averaged.
+        reshape_transform: from a layer's output to [B, K, h, w] or [B, K, t, h, w]; outputs of transformers are mostly
+            understood without.
+
+    Attributes:
+        outputs: what the model returned in the last call, detached.
+        batch_size: copies at once, of methods that run altered inputs; None chooses.
+        tta_transforms: None, or an object like ttach's Compose: its elements' `augment_image` and `deaugment_mask` are
+            used by `aug_smooth` in place of mirroring and brightness.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind, a layer that is not part of the model.
+    """
+
+    #: midgrain's name of the method.
+    method: ClassVar[str] = ""
+    #: Its options here.
+    options: ClassVar[dict[str, Any]] = {}
+    uses_gradients = True
+    #: May `eigen_smooth` replace the sum over weighted channels?
+    smoothable: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Sequence[nn.Module | str],
+        reshape_transform: Callable[[Tensor], Tensor] | None = None,
+    ):
+        driver.check_model(model)
+        if isinstance(target_layers, str) or not isinstance(target_layers, Sequence):
+            raise TypeError(f"target_layers: expected a list of modules, got {type(target_layers).__name__}")
+        self.model = model
+        self.target_layers = list(target_layers)
+        self.reshape_transform = reshape_transform
+        self.device = model_device(model) or torch.device("cpu")
+        self.batch_size: int | None = None
+        self.tta_transforms: Any = None
+        self.outputs: Any = None
+        self._made: dict[bool, CAM] = {}
+
+    def __call__(
+        self,
+        input_tensor: Tensor,
+        targets: Sequence[SampleTarget] | None = None,
+        aug_smooth: bool = False,
+        eigen_smooth: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Explain a batch.
+
+        Args:
+            input_tensor: floats [B, C, H, W] or [B, C, T, H, W].
+            targets: one callable per sample, from that sample's output to a scalar; None explains each sample's best
+                class.
+            aug_smooth: average over mirrored, darker and brighter copies.
+            eigen_smooth: the first principal component of the weighted channels instead of their sum.
+
+        Returns:
+            float32 [B, H, W] or [B, T, H, W], each rescaled to 0 .. 1.
+
+        Raises:
+            TypeError, ValueError: bad input; not one target per sample; a method that has no `eigen_smooth`.
+        """
+        x = driver.check_input(input_tensor).to(self.device)
+        check_bool(eigen_smooth, "eigen_smooth")
+        if eigen_smooth and not self.smoothable:
+            raise ValueError(f"eigen_smooth: {type(self).__name__} adds up no weighted channels; expected False")
+        if not check_bool(aug_smooth, "aug_smooth"):
+            return self._explained(x, targets, eigen_smooth).cpu().numpy()
+        return torch.stack([*self._augmented(x, targets, eigen_smooth)]).mean(0).cpu().numpy()
+
+    def forward(
+        self, input_tensor: Tensor, targets: Sequence[SampleTarget] | None = None, eigen_smooth: bool = False
+    ) -> npt.NDArray[np.float32]:
+        """The call without `aug_smooth`."""
+        return self(input_tensor, targets, eigen_smooth=eigen_smooth)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def make(self, options: dict[str, Any]) -> CAM:
+        """The class activation map; called once without and once with `eigen_smooth`."""
+        return make_cam(self.method, **options, **self.options)
+
+    def maps(self, x: Tensor, target: Target, eigen_smooth: bool) -> tuple[list[Tensor], Any]:
+        """The maps of each layer, [B, *m], and the outputs where they are logits."""
+        cam = self._made.get(eigen_smooth)
+        if cam is None:
+            cam = self.make({"layer": self.target_layers, "reshape": self.reshape_transform})
+            if eigen_smooth:
+                cam.__class__ = type(type(cam).__name__, (_Principal, type(cam)), {})
+            self._made[eigen_smooth] = cam
+        if hasattr(cam, "batch_size"):
+            cam.batch_size = self.batch_size
+        made = cam.layer_maps(self.model, x, target)
+        return list(made.maps), made.result.outputs
+
+    def _explained(self, x: Tensor, targets: Sequence[SampleTarget] | None, eigen_smooth: bool) -> Tensor:
+        seen: list[Any] = []
+        with driver.preserved(self.model, x):
+            maps, outputs = self.maps(x, as_target(targets, len(x), seen), eigen_smooth)
+        self.outputs = seen[0] if seen else outputs
+        resized = []
+        for each in maps:
+            check_scores(each)
+            resized.append(resize_maps(min_max(each.clamp(min=0)), x.shape[2:]))
+        return min_max(torch.stack(resized).mean(0))
+
+    def _augmented(self, x: Tensor, targets: Sequence[SampleTarget] | None, eigen_smooth: bool) -> list[Tensor]:
+        if self.tta_transforms is not None:
+            return [
+                transform.deaugment_mask(self._explained(transform.augment_image(x), targets, eigen_smooth)[:, None])[
+                    :, 0
+                ]
+                for transform in self.tta_transforms
+            ]
+        straight = [self._explained(factor * x, targets, eigen_smooth) for factor in _FACTORS]
+        mirrored = [self._explained(factor * x.flip(-1), targets, eigen_smooth).flip(-1) for factor in _FACTORS]
+        return straight + mirrored
+
+
+class _Principal(CAM):
+    """Put before a class activation map: the channels' principal component in the place of their sum."""
+
+    def combined(self, weights: Tensor, activations: Tensor) -> Tensor:
+        """[B, *m]."""
+        return principal_component(weights * activations)
