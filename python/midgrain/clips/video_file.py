@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -97,7 +97,7 @@ class VideoFile:
         assert self._index is not None
         return self._index.origin
 
-    def play(self, complaints: list[str] | None = None) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+    def play(self, complaints: list[str] | None = None) -> Generator[tuple[float, npt.NDArray[np.uint8]], None, None]:
         """Every frame that can be decoded, in order, whatever its size; nothing is kept.
 
         Args:
@@ -107,7 +107,8 @@ class VideoFile:
             Seconds, the first frame's 0, rising; pixels, uint8 [H, W, 3], RGB, upright.
         """
         assert self._index is not None
-        index, refused, damaged, count, last = self._index, [], 0, 0, -np.inf
+        index, damaged, count, last = self._index, 0, 0, -np.inf
+        refused: list[Any] = []
         with _opened(self.path) as container:
             stream = _stream(container, self.path)
             for frame in _each(container, stream, refused):

@@ -171,5 +171,6 @@ class VideoSink:
         w, h = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
         fitted = np.zeros((height, width, 3), np.uint8)
         top, left = (height - h) // 2, (width - w) // 2
-        fitted[top : top + h, left : left + w] = Image.fromarray(pixels).resize((w, h), Image.Resampling.BILINEAR)
+        smaller = Image.fromarray(pixels).resize((w, h), Image.Resampling.BILINEAR)
+        fitted[top : top + h, left : left + w] = np.asarray(smaller)
         return fitted

@@ -60,4 +60,5 @@ def _scaled(heat: npt.NDArray[np.float32], limits: tuple[float, float]) -> npt.N
     span = high - low
     if not span > 0:
         return np.zeros_like(heat)
-    return np.clip((heat - np.float32(low)) * np.float32(1.0 / span), 0.0, 1.0)
+    scaled: npt.NDArray[np.float32] = (heat - np.float32(low)) * np.float32(1.0 / span)
+    return np.clip(scaled, 0.0, 1.0, out=scaled)

@@ -15,7 +15,7 @@ __all__ = ["Sink", "open_sink"]
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes frames in order, from one thread. An attribute `complaints`, a list of texts, is read where there is one."""
+    """Takes frames in order, from one thread. Where it has `complaints`, a list of texts, they are read at the end."""
 
     def write(self, frame: Any) -> object:
         """Take the next frame: a `DrawnFrame`, or an `ExplainedFrame` of a stream with `draw=False`."""

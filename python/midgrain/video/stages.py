@@ -6,11 +6,12 @@ import bisect
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from midgrain.stopwatch import network_seconds
 from midgrain.video.channels import Aborted, Channel
 from midgrain.video.frames import ExplainedFrame, Frame, HeatWindow, WindowExplainer
 from midgrain.video.limits import ColourLimits
@@ -153,10 +154,10 @@ class Stages:
         # `close` by the thread that reads, too: generators do not like to be closed by others.
         with closing(source), ExitStack() as stack:
             frames = iter(source)
-            if hasattr(frames, "close"):
+            if isinstance(frames, Generator):
                 stack.enter_context(closing(frames))
             complaints = 0
-            for frame in self._timed("decode", frames, lambda frame: frame.arrived):
+            for frame in self._timed("decode", frames):
                 stats.count(frames=1)
                 if len(source.complaints) != complaints:
                     complaints = len(source.complaints)
@@ -170,7 +171,7 @@ class Stages:
         self._sampled.finish()
         self._decoded.finish()
 
-    def _timed(self, stage: str, items: Iterator[Item], _: Callable[[Item], float]) -> Iterator[Item]:
+    def _timed(self, stage: str, items: Iterator[Item]) -> Iterator[Item]:
         """The items, with the time that each took to come."""
         while True:
             start = time.perf_counter()
@@ -281,6 +282,7 @@ class Stages:
     def _ask(self, windows: Sequence[Sequence[Frame]]) -> list[HeatWindow]:
         """Explain windows as the settings of this moment say."""
         settings = self._plan.controls.now
+        waited = network_seconds()
         with self._stats.stage("explain"):
             try:
                 found = self._explained_windows(windows, settings)
@@ -294,6 +296,7 @@ class Stages:
                 settings = self._plan.controls.change(**{name: getattr(before, name) for name in names})
                 found = self._explained_windows(windows, settings)
         self._followed = settings
+        self._stats.spent("network", network_seconds() - waited)
         self._stats.count(windows=len(windows))
         return found
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from midgrain.driver import Target
 from midgrain.progress import progress_bar
-from midgrain.video.channels import Aborted, Channel
+from midgrain.video.channels import Channel
 from midgrain.video.frames import ExplainedFrame
 from midgrain.video.limits import LIMITS
 from midgrain.video.report import StreamReport
@@ -17,6 +17,7 @@ from midgrain.video.settings import Controls, Settings
 from midgrain.video.sinks import Sink, open_sink
 from midgrain.video.sliding import MERGES
 from midgrain.video.sources import open_source
+from midgrain.video.sources.base import check_rate
 from midgrain.video.stages import Plan, Stages
 from midgrain.video.stats import StreamStats
 from midgrain.video.windows import FramesPreprocess, window_explainer
@@ -130,9 +131,10 @@ def explain_stream(
                         progress(report)
                     written = report.written
         except BaseException:
-            # Ctrl-C, or a failure of `progress`: what is explained is written, then all threads end.
+            # Ctrl-C, or a failure of `progress` or of a stage: what is explained is written, then all threads end.
             stages.stop()
-            stages.wait()
+            with suppress(Exception):
+                stages.wait()
             raise
     return stats.snapshot()
 
@@ -230,8 +232,6 @@ def _plan(given: dict[str, Any]) -> Plan:
         raise ValueError("window: expected a number of frames, as the explainer does not say what it was trained with")
     rate = given["rate"]
     if rate is not None:
-        from midgrain.video.sources.base import check_rate
-
         rate = check_rate(rate)
     source = open_source(given["source"])
     try:
@@ -252,7 +252,7 @@ def _plan(given: dict[str, Any]) -> Plan:
         merge=given["merge"],
         limits=given["limits"],
         batch_size=batch_size,
-        draw=given["draw"] if "draw" in given else True,
+        draw=given.get("draw", True),
         colormap=given.get("colormap", "turbo"),
     )
 
@@ -261,7 +261,7 @@ def _controls(given: dict[str, Any]) -> tuple[Controls, Target]:
     """The settings to go by, and a target that they cannot hold."""
     target, controls = given["target"], given["controls"]
     settable = target is None or (isinstance(target, int) and not isinstance(target, bool))
-    wanted = {name: given.get(name) for name in ("alpha", "contours", "side_by_side")}
+    wanted: dict[str, Any] = {name: given.get(name) for name in ("alpha", "contours", "side_by_side")}
     wanted = {name: value for name, value in wanted.items() if value is not None}
     if settable and target is not None:
         wanted["target"] = target

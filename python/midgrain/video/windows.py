@@ -315,7 +315,7 @@ def _takes_windows(explainer: Any) -> bool:
 
 
 def _usual_preprocess(explainer: Any, *, clips: bool) -> ClipPreprocess | Preprocess:
-    """torchvision's sizes, with the normalisation that the explainer goes by."""
+    """The sizes that torchvision takes, with the normalisation that the explainer goes by."""
     like = torch.empty(1, 3, 1, 1, 1) if clips else torch.empty(1, 3, 1, 1)
     known = explainer if isinstance(explainer, Explainer) else Explainer(lambda x: x)
     mean, std = known.normalisation(like) or ((0.0,) * 3, (1.0,) * 3)

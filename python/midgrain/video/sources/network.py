@@ -83,34 +83,32 @@ class LiveSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         errors = (av_module().error.FFmpegError, OSError)
-        number, last, begun = 0, -1.0, 0.0
+        number, last, begun = 0, -1.0, time.monotonic()
         try:
-            while self._container is not None and not self.closed:
-                first: float | None = None
-                offset = 0.0
+            while self._container is not None:
                 reason = "it ended"
+                first: float | None = None
                 try:
                     for pixels, stamp in _decoded(self._container, self.name):
+                        if self._closed.is_set():
+                            return
                         now = time.monotonic()
                         if number == 0:
                             begun = now
-                        if first is None:
+                        if first is None and stamp is not None:
                             # After an interruption the clock on the wall says where the stream goes on.
-                            first, offset = stamp if stamp is not None else 0.0, now - begun if number else 0.0
-                        seconds = now - begun if stamp is None else stamp - first + offset
+                            first = stamp - (now - begun)
+                        seconds = now - begun if stamp is None or first is None else stamp - first
                         last = max(seconds, last + float(_TICK))
                         yield self._frame(pixels, number, last)
                         number += 1
-                        if self.closed:
-                            return
                 except errors as error:
                     reason = open_reason(error)
                 self._shut()
-                if not self.live:
-                    if reason != "it ended":
-                        self.complaints.append(f"{self.name} broke off: {reason}")
-                    return
-                self._again(reason)
+                if self.live:
+                    self._again(reason)
+                elif reason != "it ended":
+                    self.complaints.append(f"{self.name} broke off: {reason}")
         finally:
             self._shut()
 
