@@ -16,6 +16,8 @@ __all__ = ["MERGES", "SlidingWindows", "explained"]
 
 #: What becomes of the heat of overlapping windows.
 MERGES = ("mean", "centre", "latest")
+# Seconds; far below any frame's duration, far above float64's rounding.
+_NOTHING = 1e-6
 
 
 @dataclass(eq=False)
@@ -160,7 +162,7 @@ class SlidingWindows:
             if nearest.frame.number != frame.number:
                 if len(samples) > 1:
                     before, after = (abs(frame.seconds - each.frame.seconds) for each in (samples[0], samples[1]))
-                    nearest = samples[0] if before <= after else samples[1]
+                    nearest = samples[0] if before <= after + _NOTHING else samples[1]
                 elif not ended and nearest.frame.number < frame.number:
                     break  # The next sample may be nearer.
             if not ended and nearest.place >= certain:
