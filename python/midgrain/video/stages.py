@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from midgrain.stopwatch import network_seconds
 from midgrain.video.channels import Aborted, Channel
@@ -48,6 +48,14 @@ class Plan:
     colormap: str = "turbo"
 
 
+class _Ended(Protocol):
+    """What lies between two stages."""
+
+    def finish(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
 class Stages:
     """Decodes, preprocesses, explains, draws and writes, with bounded queues in between.
 
@@ -55,7 +63,8 @@ class Stages:
     wait. Of a live one nobody waits: the newest window is explained as often as the explainer can, the newest frame is
     drawn with the newest heat there is, and what comes too late for that is left out and counted.
 
-    An exception in one stage ends all of them; `wait` raises it.
+    An exception in one stage ends all of them, those after it when they are done with what it gave them; `wait` raises
+    it.
     """
 
     def __init__(self, plan: Plan, stats: StreamStats):
@@ -71,15 +80,32 @@ class Stages:
         self._prepared: Channel[tuple[Frame | None, Sequence[Frame]]] = Channel(plan.window + _FEW)
         self._explained: Channel[Sequence[ExplainedFrame]] = Channel(2)
         self._drawn: Channel[Any] = Channel(1 if live else _FEW, newest=live)
-        self._channels = (self._decoded, self._sampled, self._prepared, self._explained, self._drawn)
+        self._channels: dict[str, Channel[Any]] = {
+            "decoded": self._decoded,
+            "sampled": self._sampled,
+            "prepared": self._prepared,
+            "explained": self._explained,
+            "drawn": self._drawn,
+        }
         self._followed: Settings | None = None
         self._newest = _NewestWindow(plan.window)
-        work = (self._decode, *((self._follow, self._explain_newest, self._draw_newest) if live else ()))
-        if not live:
-            work = (self._decode, self._prepare, self._explain, self._draw)
+        # Work, where its items come from, where they go.
+        work: list[tuple[Callable[[], None], Sequence[_Ended], Sequence[_Ended]]] = [
+            (self._decode, (), (self._sampled, self._decoded)),
+            (self._prepare, (self._decoded,), (self._prepared,)),
+            (self._explain, (self._prepared,), (self._explained,)),
+            (self._draw, (self._explained,), (self._drawn,)),
+        ]
+        if live:
+            work[1:] = [
+                (self._follow, (self._sampled,), (self._newest,)),
+                (self._explain_newest, (self._newest,), ()),
+                (self._draw_newest, (self._decoded,), (self._drawn,)),
+            ]
+        work.append((self._write, (self._drawn,), ()))
         self._threads = [
-            threading.Thread(target=self._run, args=(each,), name=f"midgrain-{each.__name__.strip('_')}", daemon=True)
-            for each in (*work, self._write)
+            threading.Thread(target=self._run, args=each, name=f"midgrain{each[0].__name__}", daemon=True)
+            for each in work
         ]
         self._running = len(self._threads)
 
@@ -93,12 +119,12 @@ class Stages:
         """Take no more frames; what is explained already is still written."""
         self._stopping.set()
         self._plan.source.close()
-        self._newest.wake()
+        self._newest.finish()
 
     def abort(self) -> None:
         """Stop at once; what is under way is lost."""
         self.stop()
-        for channel in self._channels:
+        for channel in self._channels.values():
             channel.abort()
         self._newest.abort()
 
@@ -120,10 +146,9 @@ class Stages:
     @property
     def waiting(self) -> dict[str, int]:
         """How many items wait in each queue."""
-        names = ("decoded", "sampled", "prepared", "explained", "drawn")
-        return {name: len(channel) for name, channel in zip(names, self._channels, strict=True)}
+        return {name: len(channel) for name, channel in self._channels.items()}
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[], None], inputs: Sequence[_Ended], outputs: Sequence[_Ended]) -> None:
         try:
             work()
         except Aborted:
@@ -131,8 +156,13 @@ class Stages:
         except BaseException as error:
             with self._lock:
                 self._error = self._error or error
-            self.abort()
+            self.stop()
         finally:
+            # Whatever ended it: nobody may wait for this stage any more, and what it has done goes its way.
+            for channel in inputs:
+                channel.abort()
+            for channel in outputs:
+                channel.finish()
             with self._lock:
                 self._running -= 1
                 last = self._running == 0
@@ -168,8 +198,6 @@ class Stages:
                 stats.count(dropped=len(self._decoded.put(frame)))
                 if self._stopping.is_set():
                     break
-        self._sampled.finish()
-        self._decoded.finish()
 
     def _timed(self, stage: str, items: Iterator[Item]) -> Iterator[Item]:
         """The items, with the time that each took to come."""
@@ -196,7 +224,6 @@ class Stages:
             samples = sampler.end()
             self._preprocess(samples)
             self._prepared.put((None, samples))
-        self._prepared.finish()
 
     def _preprocess(self, samples: Iterable[Frame]) -> None:
         prepare = getattr(self._plan.explainer, "prepare", None)
@@ -216,10 +243,6 @@ class Stages:
             self._hand_over(windows.push(frame, samples))
         if not self._stopping.is_set():
             self._hand_over(windows.end())
-        self._explained.finish()
-        # Whoever still puts must not wait for ever.
-        for channel in (self._decoded, self._prepared):
-            channel.abort()
 
     def _hand_over(self, frames: Sequence[ExplainedFrame]) -> None:
         if frames:
@@ -229,7 +252,6 @@ class Stages:
         for frames in self._explained:
             for each in frames:
                 self._drawn.put(self._picture(each))
-        self._drawn.finish()
 
     def _picture(self, frame: ExplainedFrame) -> Any:
         if not self._plan.draw:
@@ -255,7 +277,6 @@ class Stages:
         for sample in self._sampled:
             self._preprocess([sample])
             self._newest.add(sample)
-        self._newest.finish()
 
     def _explain_newest(self) -> None:
         plan = self._plan
@@ -275,7 +296,6 @@ class Stages:
                 window, limits, samples = heat
                 found = explained(frame, window, _nearest(frame.number, samples), limits)
             self._stats.count(dropped=len(self._drawn.put(self._picture(found))))
-        self._drawn.finish()
 
     # --- Asking the explainer ---
 
@@ -368,10 +388,6 @@ class _NewestWindow:
         with self._changed:
             self._finished = True
             self._changed.notify_all()
-
-    def wake(self) -> None:
-        """Let whoever waits look again."""
-        self.finish()
 
     def abort(self) -> None:
         """Let whoever waits go."""

@@ -144,7 +144,7 @@ class LiveSource(Source):
         except (FileNotFoundError, PermissionError) as error:
             if address.format is None:
                 raise ValueError(f"source: {self.name} cannot be opened ({open_reason(error)})") from error
-            kind = type(error)
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else PermissionError
             raise kind(
                 f"source: there is no camera that may be used at {address.file} ({open_reason(error)})"
             ) from error
