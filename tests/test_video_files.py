@@ -121,7 +121,7 @@ def test_a_file_that_was_cut_off(tmp_path) -> None:
 
 def test_frames_that_cannot_be_decoded(tmp_path) -> None:
     wanted = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
-    path = write_video(tmp_path / "clip.mkv", wanted, codec="png", pixels="rgb24")
+    path = write_video(tmp_path / "clip.mov", wanted, codec="png", pixels="rgb24")
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 200] = bytes(200)
