@@ -70,7 +70,8 @@ class Camera:
         chunks = [self.content[start : start + size] for start in range(0, len(self.content), size)]
         with visitor, suppress(OSError):
             visitor.recv(4096)
-            visitor.sendall(b"HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Type: video/mp2t\r\n\r\n")
+            length = f"Content-Length: {len(self.content)}\r\n" if self.hang_up else ""
+            visitor.sendall(f"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n{length}\r\n".encode())
             for chunk in chunks:
                 if self._off.wait(self.seconds / len(chunks)):
                     return
