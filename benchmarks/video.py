@@ -198,8 +198,10 @@ def soak(minutes: float, every: float) -> list[dict[str, Any]]:
             stop.set()
 
     source = open_source(clip, rate=30.0, live=True, loop=True)
-    explain = NetworkWindows(load_untrained("torchvision:mc3_18"))
-    found = explain_stream(source, explain, lambda frame: None, 16, 4, stop=stop, progress=watch)
+    # A small network, so that there are many windows.
+    found = explain_stream(
+        source, NetworkWindows(network_for_stages()), lambda frame: None, 16, 4, stop=stop, progress=watch
+    )
     assert found.written + found.dropped == found.frames
     return rows
 

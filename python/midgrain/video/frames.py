@@ -61,10 +61,10 @@ class WindowExplainer(Protocol):
     A stream calls it with windows in order, from one thread. It may keep what it knows of frames by their numbers, but
     must not rely on frames coming again; the next stream has other frames (other `pixels`) of the same numbers.
 
-    Where it has `prepare(frame)`, a stream calls that once for every sampled frame before it is in a window, from another
-    thread: preprocessing goes there. Where it has `several(windows, settings) -> list[HeatWindow]`, that explains windows
-    of one length together. Attributes `rate` (frames per second) and `window` (frames) say what the network was trained
-    with.
+    Where it has `prepare(frame)`, a stream calls that once for every sampled frame before it is in a window, from
+    another thread: preprocessing goes there. Where it has `several(windows, settings) -> list[HeatWindow]`, that
+    explains windows of one length together. Attributes `rate` (frames per second) and `window` (frames) say what the
+    network was trained with.
     """
 
     def __call__(self, frames: Sequence[Frame], settings: Settings) -> HeatWindow:
