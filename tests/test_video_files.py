@@ -91,6 +91,8 @@ def test_arrays_and_whatever_yields_frames() -> None:
         np.testing.assert_array_equal(np.stack([frame.pixels for frame in frames]), array)
     for iterable in (list(array), (frame for frame in array)):
         assert levels(open_source(iterable)) == levels(open_source(array))
+    array.flags.writeable = False
+    assert next(iter(open_source(array))).pixels.flags.writeable
     own = [Frame(array[0], 7, 3.5, 0.0)]
     assert [(frame.number, frame.seconds) for frame in open_source(own)] == [(7, 3.5)]
     source = open_source(array)

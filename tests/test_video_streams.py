@@ -16,6 +16,7 @@ import midgrain as mg
 from clips_for_tests import numbered_frames, write_video
 from midgrain.video import Controls, Settings, StreamStats, explain_frames, explain_stream, open_source
 from midgrain.video.channels import Aborted, Channel
+from models_for_tests import one_thread  # noqa: F401
 from streams_for_tests import Told, our_threads
 
 

@@ -22,6 +22,7 @@ from midgrain.video.limits import ColourLimits
 from midgrain.video.sampling import Sampler
 from midgrain.video.sliding import MERGES, SlidingWindows
 from midgrain.video.windows import window_explainer
+from models_for_tests import one_thread  # noqa: F401
 from streams_for_tests import Told, frames_at
 
 
