@@ -112,3 +112,13 @@ class DrawnFrame:
 
     explained: ExplainedFrame
     pixels: npt.NDArray[np.uint8]
+
+    @property
+    def frame(self) -> Frame:
+        """The frame itself."""
+        return self.explained.frame
+
+    @property
+    def heat(self) -> npt.NDArray[np.float32] | None:
+        """Raw scores, see `ExplainedFrame`."""
+        return self.explained.heat
