@@ -72,6 +72,20 @@ class Preprocess:
         kept: npt.NDArray[np.float64] = found[(found[:, 2:] > found[:, :2]).all(1)]
         return kept
 
+    def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of a picture that the network sees: x0, y0, x1, y1 in the picture's pixels, the last ones excluded.
+
+        Args:
+            size: (width, height) of the picture.
+        """
+        resized, corner = self._place(size)
+        left, top, right, bottom = (
+            (start + extent) * size[axis] / resized[axis]
+            for extent in (0, self.crop)
+            for axis, start in enumerate(corner)
+        )
+        return left, top, right, bottom
+
     def _place(self, picture: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """The size that a picture is resized to, and where the crop begins in it (left, top)."""
         width, height = picture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from midgrain.video.frames import DrawnFrame, ExplainedFrame, Frame, HeatWindow, WindowExplainer
+from midgrain.video.image_stream import ImageStream
+from midgrain.video.linked import LinkedFrames
 from midgrain.video.report import StageTimes, StreamReport
 from midgrain.video.settings import Controls, Settings
 
@@ -12,6 +14,8 @@ __all__ = [
     "ExplainedFrame",
     "Frame",
     "HeatWindow",
+    "ImageStream",
+    "LinkedFrames",
     "Settings",
     "StageTimes",
     "StreamReport",
