@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from midgrain.classes import class_score, top_classes
 from midgrain.explainer_base import Explainer
 from midgrain.explanation import Explanation
 from midgrain.models import LoadedModel
+from midgrain.network.modules import model_device
 from midgrain.ops.checks import check_int
 from midgrain.pictures import Preprocess
 from midgrain.registry import explainer as make_explainer
@@ -35,8 +36,9 @@ class _Known:
 
     frame: Frame
     x: Tensor
-    #: What the network said of it, and how it was asked.
-    score: FrameScore | None = None
+    #: What the network said of it, by the class that it was asked about.
+    scores: dict[int | None, FrameScore] = field(default_factory=dict)
+    #: In which way it was asked.
     asked: object = None
 
 
@@ -82,7 +84,7 @@ class ImageStream:
         self.method, self.linked, self.options = method, linked, options
         self.batch_size = check_int(batch_size, "batch_size", 1)
         self._known: dict[int, _Known] = {}
-        self._made: dict[tuple[str, int | None], Explainer] = {}
+        self._made: tuple[object, Explainer] | None = None
         self._explainer(Settings())  # Refuses options now, not in the middle of a stream.
 
     def __call__(self, frames: Sequence[Frame], settings: Settings) -> HeatWindow:
@@ -101,7 +103,7 @@ class ImageStream:
                 )
         explainer = self._explainer(settings)
         window = self._window(frames)
-        x = torch.cat([each.x for each in window])
+        x = torch.cat([each.x for each in window]).to(model_device(self.loaded.model))
         scores = self._scores(explainer, x, window, settings)
         if isinstance(explainer, LinkedFrames):
             with driver.preserved(self.loaded.model, x):
@@ -129,23 +131,22 @@ class ImageStream:
         if method not in methods():
             raise ValueError(f"method: expected one of {', '.join(methods())}, got {method!r}")
         n_segments = settings.n_segments if "n_segments" in method_options(method) else None
-        if (method, n_segments) not in self._made:
+        if self._made is None or self._made[0] != (method, n_segments):
             options = dict(self.options) if method == self.method else {}
             options = {"mean": self.preprocess.mean, "std": self.preprocess.std} | options
             if n_segments is not None:
                 options["n_segments"] = n_segments
+            model = self.loaded.model
             if self.linked and method in _LINKED:
-                made: Explainer = LinkedFrames(
-                    self.loaded.model, _LINKED[method], batch_size=self.batch_size, **options
-                )
+                made: Explainer = LinkedFrames(model, _LINKED[method], batch_size=self.batch_size, **options)
             else:
-                made = make_explainer(method, self.loaded.model, **options)
-            self._made[method, n_segments] = made
-        return self._made[method, n_segments]
+                made = make_explainer(method, model, **options)
+            self._made = (method, n_segments), made
+        return self._made[1]
 
     def _window(self, frames: Sequence[Frame]) -> list[_Known]:
         """What is known of the frames; of all others it is forgotten."""
-        known = {}
+        known: dict[int, _Known] = {}
         for frame in frames:
             before = self._known.get(frame.number)
             # A source that begins anew counts anew: the same number may be another frame.
@@ -163,20 +164,27 @@ class ImageStream:
         if isinstance(explainer, LinkedFrames):  # The number of superpixels does not matter to the network.
             asked: object = ("linked", self.options.get("scorer", "guided") if method == self.method else "guided")
         else:
-            asked = (method, settings.n_segments)
-        known = [each.score if each.asked == asked else None for each in window]
+            asked = explainer
+        for each in window:
+            if each.asked != asked:
+                each.scores, each.asked = {}, asked
+
+        def score_some(which: list[int], wanted: int | None) -> list[FrameScore]:
+            # What was scored for a class before is still known when the window is of that class again.
+            new = [index for index in which if wanted not in window[index].scores]
+            for index, score in zip(new, self._ask(explainer, x[new], wanted) if new else (), strict=True):
+                window[index].scores[score.target] = score
+                window[index].scores.setdefault(wanted, score)
+            return [window[index].scores[wanted] for index in which]
+
+        known = [next(iter(each.scores.values()), None) for each in window]
+        return score_frames(score_some, known, settings.target, self.batch_size)
+
+    def _ask(self, explainer: Explainer, frames: Tensor, target: int | None) -> list[FrameScore]:
         if isinstance(explainer, LinkedFrames):
-            with driver.preserved(self.loaded.model, x):
-                scores = explainer.frame_scores(x, settings.target, known)
-        else:
-
-            def score_some(which: list[int], wanted: Any) -> list[FrameScore]:
-                return _alone(explainer(x[which], wanted))
-
-            scores = score_frames(score_some, known, settings.target, self.batch_size)
-        for each, score in zip(window, scores, strict=True):
-            each.score, each.asked = score, asked
-        return scores
+            with driver.preserved(self.loaded.model, frames):
+                return explainer.frame_scores(frames, target)
+        return _alone(explainer(frames, target))
 
 
 def _alone(found: Explanation) -> list[FrameScore]:

@@ -106,35 +106,27 @@ class LinkedFrames(RegionExplainer):
         frames = super().rgb(x.movedim(2, 1).flatten(0, 1))
         return None if frames is None else frames.unflatten(0, (x.shape[0], x.shape[2])).movedim(2, 1)
 
-    def frame_scores(
-        self, frames: Tensor, target: Target = None, known: Sequence[FrameScore | None] | None = None
-    ) -> list[FrameScore]:
-        """Score the pixels of one clip's frames, all for the same class. Call it inside `driver.preserved`.
+    def frame_scores(self, frames: Tensor, target: Target) -> list[FrameScore]:
+        """The pixel scores of some frames, each by itself. Call it inside `driver.preserved`.
 
         Args:
-            frames: [T, C, H, W].
-            target: one class, or a callable; None stands for the class of the mean logits.
-            known: what is known of each frame already, or None; see `score_frames`.
+            frames: [n, C, H, W].
+            target: as of images.
 
         Raises:
             TypeError, ValueError: see `midgrain.driver`; NaN or infinity in the scores.
         """
-
-        def score_some(which: list[int], wanted: Any) -> list[FrameScore]:
-            score = self.scorer.score(self.model, frames[which].contiguous(), wanted)
-            check_scores(score.map)
-            classes, outputs = score.result.target, score.result.outputs
-            return [
-                FrameScore(
-                    score.map[place],
-                    None if classes is None else int(classes[place]),
-                    None if outputs is None else outputs[place],
-                )
-                for place in range(len(which))
-            ]
-
-        size = self.batch_size or copies_at_once(frames)
-        return score_frames(score_some, known or [None] * len(frames), target, size)
+        score = self.scorer.score(self.model, frames, target)
+        check_scores(score.map)
+        classes, outputs = score.result.target, score.result.outputs
+        return [
+            FrameScore(
+                score.map[place],
+                None if classes is None else int(classes[place]),
+                None if outputs is None else outputs[place],
+            )
+            for place in range(len(frames))
+        ]
 
     def linked(self, x: Tensor, scores: Sequence[Sequence[FrameScore]]) -> Explanation:
         """Superpixels of clips and the frames' scores pooled over them.
@@ -170,9 +162,17 @@ class LinkedFrames(RegionExplainer):
         if x.ndim != 5:
             raise ValueError(f"x: expected clips [B, 3, T, H, W], got shape {list(x.shape)}; images are for SWAG")
         self.check_picture(x[:, :, 0], self.rgb(x))
-        targets = _per_clip(target, len(x))
-        scores = [self.frame_scores(clip.movedim(1, 0), each) for clip, each in zip(x, targets, strict=True)]
+        scores = [
+            self._clip_scores(clip.movedim(1, 0).contiguous(), each)
+            for clip, each in zip(x, _per_clip(target, len(x)), strict=True)
+        ]
         return self.linked(x, scores)
+
+    def _clip_scores(self, frames: Tensor, target: Any) -> list[FrameScore]:
+        def score_some(which: list[int], wanted: Any) -> list[FrameScore]:
+            return self.frame_scores(frames[which], wanted)
+
+        return score_frames(score_some, [None] * len(frames), target, self.batch_size or copies_at_once(frames))
 
 
 def _per_clip(target: Target, batch: int) -> list[Any]:
