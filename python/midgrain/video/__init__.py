@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from midgrain.video.flow import optical_flow
 from midgrain.video.frames import DrawnFrame, ExplainedFrame, Frame, HeatWindow, WindowExplainer
 from midgrain.video.image_stream import ImageStream
 from midgrain.video.linked import LinkedFrames
@@ -20,4 +21,5 @@ __all__ = [
     "StageTimes",
     "StreamReport",
     "WindowExplainer",
+    "optical_flow",
 ]
