@@ -50,6 +50,16 @@ class Preprocess:
         std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
         return ((values - mean) / std)[None]
 
+    def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What the network sees of a picture, in its own pixels: x0, y0, x1, y1, the last ones excluded.
+
+        Args:
+            size: (width, height) of the picture.
+        """
+        (width, height), (left, top) = self._place(size)
+        across, down = size[0] / width, size[1] / height
+        return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
+
     def cropped(self, picture: Image.Image) -> Image.Image:
         """What the network sees, [crop, crop] pixels."""
         size, (left, top) = self._place(picture.size)
@@ -71,20 +81,6 @@ class Preprocess:
         found = np.clip(boxes * np.tile(scale, 2) - np.tile(np.array(corner, np.float64), 2), 0.0, self.crop)
         kept: npt.NDArray[np.float64] = found[(found[:, 2:] > found[:, :2]).all(1)]
         return kept
-
-    def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """The part of a picture that the network sees: x0, y0, x1, y1 in the picture's pixels, the last ones excluded.
-
-        Args:
-            size: (width, height) of the picture.
-        """
-        resized, corner = self._place(size)
-        left, top, right, bottom = (
-            (start + extent) * size[axis] / resized[axis]
-            for extent in (0, self.crop)
-            for axis, start in enumerate(corner)
-        )
-        return left, top, right, bottom
 
     def _place(self, picture: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """The size that a picture is resized to, and where the crop begins in it (left, top)."""

@@ -8,6 +8,8 @@ from midgrain.video.image_stream import ImageStream
 from midgrain.video.linked import LinkedFrames
 from midgrain.video.report import StageTimes, StreamReport
 from midgrain.video.settings import Controls, Settings
+from midgrain.video.two_stream import TwoStream, TwoStreamExplanation
+from midgrain.video.two_stream_windows import TwoStreamWindows
 
 __all__ = [
     "Controls",
@@ -20,6 +22,9 @@ __all__ = [
     "Settings",
     "StageTimes",
     "StreamReport",
+    "TwoStream",
+    "TwoStreamExplanation",
+    "TwoStreamWindows",
     "WindowExplainer",
     "optical_flow",
 ]
