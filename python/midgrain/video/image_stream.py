@@ -69,8 +69,8 @@ class ImageStream:
         >>> explain = ImageStream(load_model("demo"))
         >>> frames = [Frame(np.zeros((240, 320, 3), np.uint8), i, i / 25, 0.0) for i in range(2)]
         >>> window = explain(frames, Settings(n_segments=50))
-        >>> window.heat.shape, window.numbers, window.region
-        ((2, 224, 224), (0, 1), (55.0, 15.0, 265.0, 225.0))
+        >>> window.heat.shape, window.numbers, [round(edge) for edge in window.region]
+        ((2, 224, 224), (0, 1), [54, 15, 265, 225])
     """
 
     def __init__(
