@@ -33,8 +33,7 @@ from midgrain.video.frame_scores import FrameScore
 
 WINDOWS = (2, 4, 8, 16)
 SMOOTHING = (0.5, 0.3, 0.1)
-# Frames before and after those that are measured, for the longest window.
-_MARGIN = 15
+# Frames that are measured; before and after them there are as many as the longest window needs.
 _MEASURED = 18
 # Every so many of these are asked for deletion and insertion, of some ways only: they take most of the time.
 _EVERY = 9
@@ -70,7 +69,8 @@ class Linker:
 
     def __init__(self, explainer: LinkedFrames, shot: Shot, windows: Sequence[int]):
         self.explainer, self.shot, self.lengths = explainer, shot, windows
-        self.measured = range(_MARGIN, len(shot.x) - _MARGIN)
+        self.margin = max(windows) - 1
+        self.measured = range(self.margin, len(shot.x) - self.margin)
 
     def window(self, first: int, length: int) -> Explanation:
         """The frames first .. first + length - 1 as one volume."""
@@ -106,7 +106,7 @@ class Linker:
                 heat[name][t] = found[t - place].heatmap[0, place]
                 segments[name][t] = found[t - place].segments[0, place]
             heat["mean"][t] = torch.stack([found[t - place].heatmap[0, place] for place in range(length)]).mean(0)
-            place = (t - _MARGIN) % length
+            place = (t - self.margin) % length
             heat["one after the other"][t] = found[t - place].heatmap[0, place]
             segments["one after the other"][t] = found[t - place].segments[0, place]
         return {
@@ -258,8 +258,8 @@ def main() -> None:
     found.add_argument("--digits", type=int, default=40, help="moving digits (default 40, 0: none)")
     arguments = found.parse_args()
     torch.set_num_threads(1)
-    frames = _MEASURED + 2 * _MARGIN
     windows = WINDOWS[:1] if arguments.quick else WINDOWS
+    frames = (4 if arguments.quick else _MEASURED) + 2 * (max(windows) - 1)
     paths = (arguments.videos or videos())[: 1 if arguments.quick else None]
     tables, details = {}, {}
 
