@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -306,3 +308,14 @@ def test_a_class_that_comes_back_is_not_scored_again() -> None:
     assert targets == [0, 0, 1, 1, 0, 0, 0]
     # Each frame at most once for either class.
     assert counted.frames <= 2 * len(frames)
+
+
+def test_frames_may_be_preprocessed_before_and_elsewhere() -> None:
+    frames = frames_of(clip_for(6))
+    stream, plain = ImageStream(LOADED), ImageStream(LOADED)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(stream.prepare, frames))
+    stream.prepare(Frame(frames[2].pixels[::-1].copy(), 2, 0.0, 0.0))  # Another one of this number is not taken for it.
+    for start in (0, 2):
+        some = frames[start : start + 4]
+        assert np.array_equal(stream(some, Settings()).heat, plain(some, Settings()).heat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,8 @@ class ImageStream:
         self.method, self.linked, self.options = method, linked, options
         self.batch_size = check_int(batch_size, "batch_size", 1)
         self._known: dict[int, _Known] = {}
+        self._ready: dict[int, tuple[Frame, Tensor]] = {}
+        self._lock = threading.Lock()
         self._made: tuple[object, Explainer] | None = None
         self._explainer(Settings())  # Refuses options now, not in the middle of a stream.
 
@@ -126,6 +129,15 @@ class ImageStream:
             settings.method or self.method,
         )
 
+    def prepare(self, frame: Frame) -> None:
+        """Preprocess a frame before the window that needs it; may be called from another thread."""
+        x = self._preprocessed(frame)
+        with self._lock:
+            self._ready[frame.number] = frame, x
+
+    def _preprocessed(self, frame: Frame) -> Tensor:
+        return self.preprocess(Image.fromarray(frame.pixels))
+
     def _explainer(self, settings: Settings) -> Explainer:
         method = self.method if settings.method is None else settings.method
         if method not in methods():
@@ -148,15 +160,21 @@ class ImageStream:
         """What is known of the frames; of all others it is forgotten."""
         known: dict[int, _Known] = {}
         for frame in frames:
-            before = self._known.get(frame.number)
             # A source that begins anew counts anew: the same number may be another frame.
+            before = known.get(frame.number) or self._known.get(frame.number)
             if before is None or before.frame.pixels is not frame.pixels:
-                before = known.get(frame.number)
-            if before is None or before.frame.pixels is not frame.pixels:
-                before = _Known(frame, self.preprocess(Image.fromarray(frame.pixels)))
+                before = _Known(frame, self._prepared(frame))
             known[frame.number] = before
         self._known = known
+        last = max(known)
+        with self._lock:
+            self._ready = {number: ready for number, ready in self._ready.items() if number > last}
         return [known[frame.number] for frame in frames]
+
+    def _prepared(self, frame: Frame) -> Tensor:
+        with self._lock:
+            ready = self._ready.pop(frame.number, None)
+        return ready[1] if ready is not None and ready[0].pixels is frame.pixels else self._preprocessed(frame)
 
     def _scores(self, explainer: Explainer, x: Tensor, window: list[_Known], settings: Settings) -> list[FrameScore]:
         """What the network says of every frame, taken from what is known where it was asked in the same way."""

@@ -155,7 +155,7 @@ class LinkedFrames(RegionExplainer):
             target=None if None in classes else torch.tensor(classes, device=x.device),
             outputs=None if outputs is None else outputs.mean(1),
             details={} if outputs is None else {"frame_outputs": outputs},
-            image=to_uint8(rgb),
+            image=to_uint8(rgb, overwrite=True),
         )
 
     def _explain(self, x: Tensor, target: Target) -> Explanation:
