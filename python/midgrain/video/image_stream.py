@@ -74,6 +74,9 @@ class ImageStream:
         ((2, 224, 224), (0, 1), [54, 15, 265, 225])
     """
 
+    #: Frames per window that keep heat steady without dragging it behind what moves; see docs/video_images.md.
+    window = 8
+
     def __init__(
         self, loaded: LoadedModel, method: str = "swag-ig", *, linked: bool = True, batch_size: int = 1, **options: Any
     ):
