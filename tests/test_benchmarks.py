@@ -34,11 +34,12 @@ SCRIPTS = [
     "swag_overhead",
     "swag_search",
     "video",
+    "video_stages",
     "xrai_speed",
 ]
 WITH_DIGITS = [
     *("all_methods", "cam_quality", "digits", "failures", "filter_removal", "jitter_splits", "sise_cost"),
-    "without_surprises",
+    *("video_flicker", "video_localisation", "without_surprises"),
 ]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the repository, not the package")

@@ -126,6 +126,14 @@ def check_scores(maps: Tensor) -> None:
         )
 
 
-def to_uint8(picture: Tensor | None) -> Tensor | None:
-    """[B, 3, *S] in 0 .. 1 -> uint8 [B, *S, 3]."""
-    return None if picture is None else (picture * 255.0).round_().to(torch.uint8).movedim(1, -1)
+def to_uint8(picture: Tensor | None, *, overwrite: bool = False) -> Tensor | None:
+    """[B, 3, *S] in 0 .. 1 -> uint8 [B, *S, 3].
+
+    Args:
+        picture: None stays None.
+        overwrite: it is not needed any more; working in its memory spares a copy, for clips half a millisecond.
+    """
+    if picture is None:
+        return None
+    levels = picture.mul_(255.0) if overwrite and picture.is_contiguous() else picture * 255.0
+    return levels.round_().to(torch.uint8).movedim(1, -1)

@@ -10,6 +10,7 @@
   data set.
 * Localisation: `pointing_game`, `energy_pointing_game`, `mask_iou`, `bbox_score` and `weak_localisation` compare with a
   mask or a box of the object.
+* Clips: `flicker` and `region_consistency`, how steady heat and superpixels are from frame to frame.
 * Statistics: `bootstrap_interval`, `win_matrix`, `wilcoxon_matrix`, `krippendorff_alpha`, `measure_correlations`: how
   sure is a mean or a difference of methods, and do images and measures agree?
 """
@@ -22,6 +23,7 @@ from midgrain.measures.comparison import krippendorff_alpha, measure_correlation
 from midgrain.measures.decision import DecisionChange, n_lerf, n_morf, superpixel_removal
 from midgrain.measures.filter_curves import filter_removal_curves
 from midgrain.measures.filters import FilterRemoval, FilterRemover, filter_removal
+from midgrain.measures.flicker import Flicker, RegionConsistency, flicker, region_consistency
 from midgrain.measures.fractional import ScoreChange, afoc, aopc
 from midgrain.measures.information import InformationCurve, aic, sic
 from midgrain.measures.kept import AverageDrop, DropIncrease, average_drop, drop_increase
@@ -40,8 +42,10 @@ __all__ = [
     "DropIncrease",
     "FilterRemoval",
     "FilterRemover",
+    "Flicker",
     "InformationCurve",
     "Interval",
+    "RegionConsistency",
     "RemovalCurve",
     "Retraining",
     "ScoreChange",
@@ -59,6 +63,7 @@ __all__ = [
     "energy_pointing_game",
     "filter_removal",
     "filter_removal_curves",
+    "flicker",
     "insertion",
     "is_difficult",
     "krippendorff_alpha",
@@ -71,6 +76,7 @@ __all__ = [
     "n_morf",
     "other_images",
     "pointing_game",
+    "region_consistency",
     "roar",
     "sic",
     "superpixel_removal",

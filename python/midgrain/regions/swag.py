@@ -97,5 +97,5 @@ class SWAG(RegionExplainer):
             target=score.result.target,
             outputs=score.result.outputs,
             details=score.details,
-            image=to_uint8(rgb),
+            image=to_uint8(rgb, overwrite=True),
         )

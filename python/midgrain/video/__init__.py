@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from midgrain.video.file_sink import VideoSink
+from midgrain.video.flow import optical_flow
 from midgrain.video.frames import DrawnFrame, ExplainedFrame, Frame, HeatWindow, WindowExplainer
+from midgrain.video.image_stream import ImageStream
+from midgrain.video.linked import LinkedFrames
 from midgrain.video.painting import draw_frame
 from midgrain.video.report import StageTimes, StreamReport
 from midgrain.video.settings import Controls, Settings
@@ -11,6 +14,8 @@ from midgrain.video.sinks import Sink
 from midgrain.video.sources import Source, open_source
 from midgrain.video.stats import StreamStats
 from midgrain.video.streaming import explain_frames, explain_stream
+from midgrain.video.two_stream import TwoStream, TwoStreamExplanation
+from midgrain.video.two_stream_windows import TwoStreamWindows
 from midgrain.video.windows import ClipWindows, NetworkWindows
 
 __all__ = [
@@ -20,6 +25,8 @@ __all__ = [
     "ExplainedFrame",
     "Frame",
     "HeatWindow",
+    "ImageStream",
+    "LinkedFrames",
     "NetworkWindows",
     "Settings",
     "Sink",
@@ -27,10 +34,14 @@ __all__ = [
     "StageTimes",
     "StreamReport",
     "StreamStats",
+    "TwoStream",
+    "TwoStreamExplanation",
+    "TwoStreamWindows",
     "VideoSink",
     "WindowExplainer",
     "draw_frame",
     "explain_frames",
     "explain_stream",
     "open_source",
+    "optical_flow",
 ]
