@@ -62,6 +62,10 @@ class Access:
             try:
                 refusal = await self._refusal(request)
                 response = refusal if refusal is not None else await handler(request)
+                if refusal is None and self._token and request.path == "/" and "token" in request.query:
+                    # The page itself takes the token out of the address. A redirection would lose the cookie where
+                    # another site's link brought the viewer here.
+                    response.set_cookie(self._cookie, self._token, httponly=True, samesite="Strict", path="/")
             except web.HTTPException as error:
                 response = error_response(error.status, error.text or error.reason)
                 if "Allow" in error.headers:
@@ -82,10 +86,6 @@ class Access:
         if request.path in _PICTURES:
             sharing = "cross-origin" if self._token and "token" in request.query else "same-site"
         response.headers["Cross-Origin-Resource-Policy"] = sharing
-        if self._token and request.path == "/" and response.status == 200 and "token" in request.query:
-            # The page itself takes the token out of the address. A redirection would lose the cookie where another
-            # site's link brought the viewer here.
-            response.set_cookie(self._cookie, self._token, httponly=True, samesite="Strict", path="/")
 
     async def _refusal(self, request: web.Request) -> web.StreamResponse | None:
         host = request.headers.get("Host", "")
@@ -95,7 +95,7 @@ class Access:
             return error_response(403, f"host: {host[:100]!r} is not a name of this server; see --allow-host")
         origin = request.headers.get("Origin")
         changes = request.method not in ("GET", "HEAD") or request.path == "/stream"
-        if origin is not None and changes and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and changes and _site(origin) != host.lower():
             return error_response(403, f"origin: pages of {origin[:100]!r} may not talk to this server")
         return await self._token_refusal(request)
 
@@ -161,6 +161,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _site(origin: str) -> str:
+    """Of an Origin header what a Host header says of the same place."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_address(name: str) -> bool:
