@@ -31,7 +31,7 @@ METHODS = {
     "gradcam": "Grad-CAM: the last layer's activations",
     "sobel": "Edges of <b>brightness</b>",
 }
-CHOICES = Choices("swag-ig", METHODS, classes=len(LABELS), labels=LABELS)
+CHOICES = Choices("swag-ig", METHODS, {"sobel"}, classes=len(LABELS), labels=LABELS)
 SIZE = (96, 160)
 
 
@@ -77,6 +77,7 @@ class Feeder:
         self.size = size
         self.written = 0
         self.longest = 0.0
+        self.complaints = ["the camera <b>blinked</b>"]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feeder")
 
@@ -89,7 +90,7 @@ class Feeder:
             rate=self.rate,
             stages={"draw": times, "network": StageTimes(0, 0.0, float("nan"), float("nan"))},
             latency=times,
-            complaints=("the camera <b>blinked</b>",),
+            complaints=tuple(self.complaints),
         )
 
     def __enter__(self):

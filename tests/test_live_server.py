@@ -445,7 +445,10 @@ def test_the_snapshot_is_the_newest_frame(page) -> None:
 
 
 def test_what_there_is_to_choose(page) -> None:
-    assert json.loads(ask(page, "/methods")[2]) == METHODS
+    methods = json.loads(ask(page, "/methods")[2])
+    assert {each["name"]: each["line"] for each in methods} == METHODS
+    assert [each["name"] for each in methods if each["slow"]] == ["sobel"]
+    assert {each["refused"] for each in methods} == {None}
     assert json.loads(ask(page, "/classes")[2]) == list(LABELS)
 
 
@@ -543,3 +546,23 @@ def test_a_busy_port(page) -> None:
 def test_bad_options(options, error, text) -> None:
     with pytest.raises(error, match=text):
         PageServer(Broadcast(), Controls(), StreamReport, **options).start()
+
+
+def test_what_the_network_cannot_follow_is_put_back_and_said(page) -> None:
+    """As `explain_stream` does: it complains, and changes the settings back."""
+
+    async def look():
+        async with viewer(page.url) as socket:
+            await next_frame(socket)
+            assert (await asyncio.to_thread(change, page, {"method": "gradcam", "n_segments": 50}))[0] == 200
+            told = await next_text(socket, "settings")
+            page.feeder.complaints += ["settings: gradcam: no layer", "settings: something else"]
+            page.controls.change(method=None)
+            return told, await next_text(socket, "settings")
+
+    told, back = run(look())
+    assert (told["settings"]["method"], told["refused"]) == ("gradcam", {})
+    assert (back["settings"]["method"], back["settings"]["n_segments"]) == (None, 50)
+    assert back["refused"] == {"method": "gradcam: no layer"}
+    refused = {each["name"]: each["refused"] for each in json.loads(ask(page, "/methods")[2])}
+    assert refused == {"swag-ig": None, "gradcam": "gradcam: no layer", "sobel": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,8 @@ class Choices:
 
     Attributes:
         given: the name of the explainer that the stream was given; `Settings.method` None stands for it.
-        methods: others that may be chosen, with one line about each; empty where the method cannot be changed.
+        methods: what may be chosen, with one line about each; empty where the method cannot be changed.
+        slow: those of them that ask the network many times for one explanation.
         classes: how many the network has; None where that is not known.
         labels: their names by index; None where they are not known.
         max_segments: superpixels that may be asked for.
@@ -34,6 +35,7 @@ class Choices:
 
     given: str = ""
     methods: Mapping[str, str] = field(default_factory=dict)
+    slow: Collection[str] = ()
     classes: int | None = None
     labels: Sequence[str] | None = None
     max_segments: int = _MOST_SEGMENTS

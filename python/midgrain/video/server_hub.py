@@ -7,7 +7,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +24,8 @@ __all__ = ["Hub", "report_facts"]
 _REPORT_PAUSE = 0.5
 _SETTINGS_PAUSE = 0.1
 _KEPT_NOTICES = 20
+# So a stream's complaints of settings begin.
+_COMPLAINT = "settings: "
 
 
 class Hub:
@@ -60,6 +62,8 @@ class Hub:
         self._notices_lock = threading.Lock()
         self._latest_report = StreamReport()
         self._told: Settings | None = None
+        #: What the network could not follow, by method.
+        self.refused: dict[str, str] = {}
 
     def notify(self, text: str) -> None:
         """Have viewers read a text; from any thread."""
@@ -84,13 +88,22 @@ class Hub:
                     connection.tell("report", {**facts, "viewer": connection.facts})
             await asyncio.sleep(_SETTINGS_PAUSE)
 
-    def tell_settings(self) -> None:
-        """Tell every viewer the settings, if they are others than last time."""
-        now = self.controls.now
-        if now != self._told:
-            self._told = now
-            for connection in self._connections:
-                connection.tell("settings", {"settings": asdict(now)})
+    def tell_settings(self, *, asked: bool = False) -> None:
+        """Tell every viewer the settings, if they are others than last time.
+
+        Args:
+            asked: a viewer asked for them. Others may be the stream's own doing, which puts back what the network
+                cannot follow; then viewers are told why.
+        """
+        now, before = self.controls.now, self._told
+        if now == before:
+            return
+        refused = {} if asked or before is None else _refused(before, now, self._report().complaints)
+        if before is not None and before.method is not None and "method" in refused:
+            self.refused[before.method] = refused["method"]
+        self._told = now
+        for connection in self._connections:
+            connection.tell("settings", {"settings": asdict(now), "refused": refused})
 
     def stream_facts(self) -> dict[str, Any]:
         """What goes with every frame."""
@@ -99,6 +112,13 @@ class Hub:
     def report_facts(self) -> dict[str, Any]:
         """The report as JSON has it, and how many look at the stream."""
         return {**report_facts(self._latest_report), "viewers": self.broadcast.viewers}
+
+    def methods(self) -> list[dict[str, Any]]:
+        """What may be chosen, with what is known of each."""
+        return [
+            {"name": name, "line": line, "slow": name in self.choices.slow, "refused": self.refused.get(name)}
+            for name, line in self.choices.methods.items()
+        ]
 
     def hello(self) -> dict[str, Any]:
         """What a viewer is told first."""
@@ -160,6 +180,18 @@ class Hub:
         await asyncio.gather(*(connection.end(why) for connection in list(self._connections)), return_exceptions=True)
         for transport in list(self._transports):
             transport.abort()
+
+
+def _refused(before: Settings, now: Settings, complaints: Sequence[str]) -> dict[str, str]:
+    """By setting why it was put back, as far as the stream complained of settings."""
+    complaints = [text.removeprefix(_COMPLAINT) for text in complaints if text.startswith(_COMPLAINT)]
+    found = {}
+    for name in ("method", "target", "n_segments") if complaints else ():
+        tried = getattr(before, name)
+        if tried != getattr(now, name):
+            # The latest that speaks of it, or the latest.
+            found[name] = next((text for text in reversed(complaints) if str(tried) in text), complaints[-1])
+    return found
 
 
 def report_facts(report: StreamReport) -> dict[str, Any]:

@@ -90,11 +90,11 @@ class _Routes:
             settings = self._hub.controls.change(**changes)
         except (TypeError, ValueError) as error:
             return error_response(400, str(error))
-        self._hub.tell_settings()
+        self._hub.tell_settings(asked=True)
         return web.json_response(asdict(settings))
 
     async def methods(self, request: web.Request) -> web.Response:
-        return web.json_response(dict(self._hub.choices.methods))
+        return web.json_response(self._hub.methods())
 
     async def classes(self, request: web.Request) -> web.Response:
         labels = self._hub.choices.labels

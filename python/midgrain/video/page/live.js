@@ -119,7 +119,7 @@ class Live {
       } catch {
         this.notice("what there is to choose from could not be fetched");
       }
-    } else if (message.type === "settings") this.switches.update(message.settings);
+    } else if (message.type === "settings") this.switches.update(message.settings, message.refused);
     else if (message.type === "report") this.report(message);
     else if (message.type === "notice") message.messages.forEach((text) => this.notice(text));
     else if (message.type === "error") this.notice(message.message);
@@ -161,7 +161,8 @@ class Live {
     const target = facts.target;
     show("target", target ? target.label : facts.explained ? "explained" : "not explained yet");
     show("probability", target ? percent(target.probability) : "");
-    show("method-now", facts.method);
+    const wanted = this.switches.wanted;
+    show("method-now", facts.method && wanted && wanted !== facts.method ? `${facts.method}, soon ${wanted}` : facts.method);
     show("number", String(facts.number));
     show("seconds", facts.seconds === null ? NONE : `${facts.seconds.toFixed(2)} s`);
     show("dropped", String(facts.dropped));

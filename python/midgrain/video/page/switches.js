@@ -8,7 +8,7 @@ export class Switches {
     this.settings = null;
     this.given = "";
     this.most = 2000;
-    this.methods = {};
+    this.methods = [];
     this.classes = [];
     this.waiting = {};
     this.sending = false;
@@ -57,17 +57,40 @@ export class Switches {
 
   listMethods() {
     const select = byId("method");
-    const names = Object.keys(this.methods);
-    const options = names.map((name) => new Option(name, name));
-    if (!names.includes(this.given)) options.unshift(new Option(this.given || "as given", ""));
-    select.replaceChildren(...options);
-    select.disabled = !names.length;
+    const entries = [];
+    if (!this.method(this.given)) entries.push(new Option(this.given || "as given", ""));
+    for (const [slow, label] of [[false, "Quick"], [true, "Many passes: slow on a stream"]]) {
+      const group = document.createElement("optgroup");
+      group.label = label;
+      for (const { name, refused, slow: takesLong } of this.methods) {
+        if (takesLong !== slow) continue;
+        const option = new Option(refused ? `${name}: not for this network` : name, name);
+        option.disabled = Boolean(refused);
+        option.title = refused ?? "";
+        group.append(option);
+      }
+      if (group.children.length) entries.push(group);
+    }
+    select.replaceChildren(...entries);
+    select.disabled = !this.methods.length;
     this.show();
   }
 
-  update(settings) {
+  method(name) {
+    return this.methods.find((each) => each.name === name);
+  }
+
+  update(settings, refused = {}) {
+    for (const name of Object.keys(settings)) if (settings[name] !== this.settings?.[name]) this.complain(name, "");
     this.settings = settings;
     this.show();
+    for (const [name, why] of Object.entries(refused)) this.complain(name, why);
+    if ("method" in refused) this.load();
+  }
+
+  // The method that the stream is to be explained with.
+  get wanted() {
+    return this.settings?.method ?? this.given;
   }
 
   // Superpixels grow by the same factor with every step of the slider.
@@ -84,9 +107,9 @@ export class Switches {
   show() {
     if (!this.settings) return;
     const now = { ...this.settings, ...this.waiting };
-    const method = now.method ?? (this.given in this.methods ? this.given : "");
-    byId("method").value = method;
-    byId("method-line").textContent = this.methods[method] ?? "";
+    const method = this.method(now.method ?? this.given);
+    byId("method").value = method?.name ?? "";
+    byId("method-line").textContent = method?.line ?? "";
     byId("alpha").value = Math.round(100 * now.alpha);
     byId("alpha-value").textContent = `${Math.round(100 * now.alpha)} %`;
     const automatic = now.n_segments === null;
