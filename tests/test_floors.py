@@ -43,7 +43,7 @@ FLOORS = (
     {"clips"},
     {
         *("classes", "errors", "maps", "drawing", "files", "html_page", "identity", "inflation"),
-        *("pictures", "progress", "randomness", "stability", "timing"),
+        *("pictures", "progress", "randomness", "stability", "stopwatch", "timing"),
     },
 )
 LEAVES = FLOORS[-1]

@@ -18,7 +18,7 @@ from midgrain.ops.pool import paint, pool
 from midgrain.ops.slic_image import slic_image as slic
 
 if TYPE_CHECKING:
-    from midgrain import clips, failures, measures, models
+    from midgrain import clips, failures, measures, models, video
     from midgrain.cams import make_map_scorer as scorer
     from midgrain.evaluate import evaluate
     from midgrain.explanation import Explanation
@@ -46,6 +46,7 @@ __all__ = [
     "pool",
     "scorer",
     "slic",
+    "video",
 ]
 
 # These need torch, which takes seconds to import; superpixels alone do not.
@@ -59,6 +60,7 @@ _LAZY = {
     "measures": "midgrain.measures",
     "methods": "midgrain.registry",
     "models": "midgrain.models",
+    "video": "midgrain.video",
 }
 # Public names of functions that are called otherwise inside.
 _RENAMED = {"scorer": ("midgrain.cams", "make_map_scorer")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,28 @@ import numpy.typing as npt
 __all__ = ["colour_map", "draw_overlay", "region_borders", "resize_nearest"]
 
 Array = npt.NDArray[Any]
-_BORDER_COLOUR = np.array([255, 255, 255], np.float32)
+_BORDER_COLOUR = np.float32(255.0)
 _BORDER_OPACITY = 0.4
+# Pixels that are drawn at once.
+_BAND = 1 << 14
+
+
+@functools.lru_cache(16)
+def _colour_table(name: str) -> npt.NDArray[np.float32]:
+    """The colours of a Matplotlib colour map, RGB 0 .. 255 [n, 3]."""
+    from matplotlib import colormaps
+
+    colours = colormaps[name]
+    rgb = np.asarray(colours(np.arange(colours.N)))[:, :3]
+    return (rgb * 255.0).astype(np.float32)
 
 
 def colour_map(values: Array, name: str) -> npt.NDArray[np.float32]:
     """Values in 0 .. 1 [...] as RGB 0 .. 255 [..., 3] through a Matplotlib colour map."""
-    from matplotlib import colormaps
-
-    rgb = np.asarray(colormaps[name](np.clip(values, 0.0, 1.0)))[..., :3]
-    return (rgb * 255.0).astype(np.float32)
+    table = _colour_table(name)
+    # As Matplotlib does it: n equal steps, 1 in the last one.
+    steps = (np.clip(values, 0.0, 1.0) * len(table)).astype(np.intp)
+    return table.take(np.minimum(steps, len(table) - 1), 0)
 
 
 def region_borders(labels: Array) -> npt.NDArray[np.bool_]:
@@ -34,10 +47,12 @@ def resize_nearest(array: Array, height: int, width: int) -> Array:
     """[H, W, ...] -> [height, width, ...]; every output pixel takes the input pixel its centre falls in."""
     if array.shape[:2] == (height, width):
         return array
-    rows = (2 * np.arange(height) + 1) * array.shape[0] // (2 * height)
-    columns = (2 * np.arange(width) + 1) * array.shape[1] // (2 * width)
-    result: Array = array[rows[:, None], columns[None, :]]
-    return result
+    # Columns first: whole rows are then copied at once.
+    return array.take(_nearest(array.shape[1], width), 1).take(_nearest(array.shape[0], height), 0)
+
+
+def _nearest(source: int, wanted: int) -> npt.NDArray[np.intp]:
+    return (2 * np.arange(wanted) + 1) * source // (2 * wanted)
 
 
 def draw_overlay(
@@ -61,9 +76,21 @@ def draw_overlay(
         uint8 [H, W, 3].
     """
     height, width = image.shape[:2]
-    colours = resize_nearest(colour_map(heat, colormap), height, width)
-    result = (1 - alpha) * image.astype(np.float32) + alpha * colours
+    rows = _nearest(heat.shape[0], height)
+    weighted = np.float32(alpha) * colour_map(heat, colormap).take(_nearest(heat.shape[1], width), 1)
     if labels is not None:
-        borders = region_borders(resize_nearest(labels, height, width))
-        result[borders] = (1 - _BORDER_OPACITY) * result[borders] + _BORDER_OPACITY * _BORDER_COLOUR
-    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
+        label_rows = _nearest(labels.shape[0], height)
+        labels = labels.take(_nearest(labels.shape[1], width), 1)
+    drawn = np.empty(image.shape, np.uint8)
+    # Some rows at a time, so that the work stays in the cache.
+    step = max(1, _BAND // max(width, 1))
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        band = image[top:bottom] * np.float32(1 - alpha)
+        band += weighted.take(rows[top:bottom], 0)
+        if labels is not None:
+            # With the row below, which has to do with this band's borders.
+            borders = region_borders(labels.take(label_rows[top : bottom + 1], 0))[: bottom - top]
+            band[borders] = (1 - _BORDER_OPACITY) * band[borders] + _BORDER_OPACITY * _BORDER_COLOUR
+        drawn[top:bottom] = np.rint(band, out=band)
+    return drawn

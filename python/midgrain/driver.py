@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from midgrain.stopwatch import network_pass
+
 __all__ = [
     "Pass",
     "Target",
@@ -154,6 +156,7 @@ def preserved(model: Any, x: Tensor) -> Iterator[None]:
         yield
 
 
+@network_pass
 def forward(model: Any, x: Tensor, target: Target) -> Pass:
     """One forward pass without gradients; call it inside `preserved`."""
     with torch.no_grad():
@@ -171,6 +174,7 @@ def read_outputs(outputs: Any, target: Target, batch: int) -> Pass:
     return Pass(classes, _detached_logits(outputs))
 
 
+@network_pass
 def input_gradient(
     model: Any,
     x: Tensor,

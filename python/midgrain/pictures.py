@@ -50,6 +50,20 @@ class Preprocess:
         std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
         return ((values - mean) / std)[None]
 
+    def of_array(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
+        """The same for pixels, uint8 RGB [H, W, 3]."""
+        return self(Image.fromarray(pixels))
+
+    def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What the network sees of a picture, in its own pixels: x0, y0, x1, y1, the last ones excluded.
+
+        Args:
+            size: (width, height) of the picture.
+        """
+        (width, height), (left, top) = self._place(size)
+        across, down = size[0] / width, size[1] / height
+        return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
+
     def cropped(self, picture: Image.Image) -> Image.Image:
         """What the network sees, [crop, crop] pixels."""
         size, (left, top) = self._place(picture.size)

@@ -14,6 +14,7 @@ from midgrain.cli.explain import explain
 from midgrain.cli.failures import failures
 from midgrain.cli.info import info, list_methods
 from midgrain.cli.reproduce import reproduce
+from midgrain.cli.video import video
 
 __all__ = ["app"]
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(explain)
 app.command()(compare)
+app.command()(video)
 app.command()(evaluate)
 app.command()(reproduce)
 app.add_typer(failures)

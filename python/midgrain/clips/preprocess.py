@@ -107,6 +107,17 @@ class ClipPreprocess:
         found[~(found[..., 2:] > found[..., :2]).all(-1)] = np.nan
         return found
 
+    def region(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """What the network sees of frames, in their own pixels: x0, y0, x1, y1, the last ones excluded.
+
+        Args:
+            size: (width, height) of the frames.
+        """
+        (height, width), (top, left) = self._place((size[1], size[0]))
+        across, down = size[0] / width, size[1] / height
+        h, w = self._crop
+        return left * across, top * down, (left + w) * across, (top + h) * down
+
     def shown(self, frames: Clip | npt.NDArray[np.uint8] | Tensor, side: int) -> npt.NDArray[np.uint8]:
         """The same crop at the frames' own resolution and aspect, at most `side` pixels, uint8 [T, n, m, 3]."""
         pixels = checked_frames(frames)

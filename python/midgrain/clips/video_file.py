@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["VideoFile"]
+__all__ = ["VideoFile", "av_module", "open_reason", "upright"]
 
 _INDICES_KEPT = 16
 
@@ -35,6 +36,11 @@ class _Index:
     missing: float = 0.0
     #: Packets that the decoder refused, as far as it was asked.
     damaged: int = 0
+    #: Seconds of a tick, the first frame's time on the file's own clock in seconds.
+    tick: Fraction = Fraction(1, 1000)
+    origin: float = 0.0
+    #: Are the stamps only numbers, for want of times?
+    untimed: bool = False
 
 
 class VideoFile:
@@ -79,6 +85,67 @@ class VideoFile:
             complaints.append(f"it ends at {index.seconds[-1]:.2f} s, {index.missing:.2f} s earlier than it says")
         return " and ".join(complaints)
 
+    @property
+    def tick(self) -> Fraction:
+        """The unit of the file's clock, seconds."""
+        assert self._index is not None
+        return self._index.tick
+
+    @property
+    def origin(self) -> float:
+        """When the first frame is shown by the file's own clock, seconds; sound goes by the same one."""
+        assert self._index is not None
+        return self._index.origin
+
+    def play(self, complaints: list[str] | None = None) -> Generator[tuple[float, npt.NDArray[np.uint8]], None, None]:
+        """Every frame that can be decoded, in order, whatever its size; nothing is kept.
+
+        Args:
+            complaints: gets what was wrong, at the end.
+
+        Yields:
+            Seconds, the first frame's 0, rising; pixels, uint8 [H, W, 3], RGB, upright.
+        """
+        assert self._index is not None
+        index, damaged, count, last = self._index, 0, 0, -np.inf
+        refused: list[Any] = []
+        with _opened(self.path) as container:
+            stream = _stream(container, self.path)
+            for frame in _each(container, stream, refused):
+                if frame.is_corrupt:
+                    damaged += 1
+                    continue
+                seconds = self._when(frame.pts, count + damaged, stream)
+                if seconds is None:
+                    continue  # From before the first frame that is to be shown.
+                count += 1
+                last = seconds if seconds > last else last + float(index.tick)
+                yield last, upright(frame, self.path)
+        found = [self.complaint] if self.complaint else []
+        missing = len(index.seconds) - count
+        if missing > 0 and (refused or damaged or not self.complaint):
+            found.append(f"{missing} of its {len(index.seconds)} frames cannot be decoded")
+        if complaints is not None:
+            complaints += found
+
+    def _when(self, stamp: int | None, count: int, stream: Any) -> float | None:
+        """When the frame of this time stamp is shown; None where it is not."""
+        assert self._index is not None
+        stamps, seconds = self._index.stamps, self._index.seconds
+        if self._untimed or stamp is None:
+            return float(seconds[count]) if count < len(seconds) else float(seconds[-1] + count - len(seconds) + 1)
+        try:
+            number = _numbered(stamps, stamp)
+        except _NotAsIndexed:
+            return float((stamp - stamps[0]) * stream.time_base)
+        return None if number < 0 else float(seconds[number])
+
+    @property
+    def _untimed(self) -> bool:
+        """Are there no time stamps to go by, only the order?"""
+        assert self._index is not None
+        return self._index.untimed
+
     def count_by_decoding(self) -> None:
         """Look at every frame, where the packets do not tell what there is."""
         self._decoded = True
@@ -116,7 +183,7 @@ class VideoFile:
                 if not self._decoded:  # Perhaps only for want of what came before the keyframe.
                     raise _NotAsIndexed
                 raise ValueError(f"clip: frame {number} of {str(self.path)!r} is damaged")
-            pixels = _upright(frame, self.path)
+            pixels = upright(frame, self.path)
             first = next(iter(found.values()), pixels)
             if pixels.shape != first.shape:
                 raise ValueError(
@@ -169,7 +236,12 @@ def _numbered(stamps: npt.NDArray[np.int64], stamp: int | None) -> int:
     raise _NotAsIndexed
 
 
-def _av() -> Any:
+def av_module() -> Any:
+    """PyAV.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
     try:
         return importlib.import_module("av")
     except ModuleNotFoundError as error:
@@ -179,22 +251,23 @@ def _av() -> Any:
 
 
 def _opened(path: Path) -> Any:
-    av = _av()
+    av = av_module()
     try:
         return av.open(str(path), metadata_errors="replace")
     except PermissionError:
         raise
     except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"clip: {str(path)!r} is not a video that can be read ({_reason(error)})") from error
+        raise ValueError(f"clip: {str(path)!r} is not a video that can be read ({open_reason(error)})") from error
 
 
-def _reason(error: BaseException) -> str:
+def open_reason(error: BaseException) -> str:
+    """What FFmpeg or the system said, without the path."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def _stream(container: Any, path: Path) -> Any:
     """The video; pictures of covers are none."""
-    cover = _av().stream.Disposition.attached_pic
+    cover = av_module().stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
         raise ValueError(f"clip: there is no video in {str(path)!r}")
@@ -206,7 +279,7 @@ def _stream(container: Any, path: Path) -> Any:
 
 def _each(container: Any, stream: Any, refused: list[Any] | None = None) -> Iterator[Any]:
     """Decoded frames; packets that cannot be decoded are passed over, and put into `refused`."""
-    error = _av().error.FFmpegError
+    error = av_module().error.FFmpegError
     try:
         for packet in container.demux(stream):
             try:
@@ -235,13 +308,20 @@ def _packets(name: str, _time: int, _size: int) -> _Index | None:
                 stamps.append(packet.pts)
                 if packet.is_keyframe:
                     keys.append(packet.pts)
-        except _av().error.FFmpegError:
+        except av_module().error.FFmpegError:
             pass  # The end of a file that was cut off.
         if not stamps or len(set(stamps)) < len(stamps):
             return None
         rising = np.sort(np.array(stamps, np.int64))
         seconds = _seconds(rising, stream)
-        return _Index(rising, np.searchsorted(rising, np.sort(keys)), seconds, _missing(container, stream, seconds))
+        return _Index(
+            rising,
+            np.searchsorted(rising, np.sort(keys)),
+            seconds,
+            _missing(container, stream, seconds),
+            tick=stream.time_base,
+            origin=float(rising[0] * stream.time_base),
+        )
 
 
 @functools.lru_cache(_INDICES_KEPT)
@@ -253,13 +333,26 @@ def _frames(name: str, _time: int, _size: int) -> _Index:
         stream = _stream(container, path)
         stamps = [frame.pts for frame in _each(container, stream, refused)]
         rising = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
-        if len(rising) == len(stamps) and (np.diff(rising) > 0).all():
+        timed = len(rising) == len(stamps) and bool((np.diff(rising) > 0).all())
+        tick, origin = stream.time_base, 0.0
+        if timed:
             seconds = _seconds(rising, stream)
+            origin = float(rising[0] * tick) if len(rising) else 0.0
         else:
             # Without usable times there is only the order, and the rate that the file claims.
             rising = np.arange(len(stamps))
-            seconds = rising / float(stream.average_rate or stream.guessed_rate or 25)
-        return _Index(rising, np.empty(0, np.int64), seconds, _missing(container, stream, seconds), len(refused))
+            rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            seconds, tick = rising / float(rate), 1 / rate
+        return _Index(
+            rising,
+            np.empty(0, np.int64),
+            seconds,
+            _missing(container, stream, seconds),
+            len(refused),
+            tick,
+            origin,
+            not timed,
+        )
 
 
 def _missing(container: Any, stream: Any, seconds: npt.NDArray[np.float64]) -> float:
@@ -293,7 +386,7 @@ def _seconds(stamps: npt.NDArray[np.int64], stream: Any) -> npt.NDArray[np.float
     return np.asarray(seconds, np.float64)
 
 
-def _upright(frame: Any, path: Path) -> npt.NDArray[np.uint8]:
+def upright(frame: Any, path: Path | str) -> npt.NDArray[np.uint8]:
     """RGB pixels turned as the file says, uint8 [H, W, 3]."""
     turned = frame.rotation
     if turned % 90:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from midgrain.files import write_whole
 
-__all__ = ["CLIP_SUFFIXES", "write_clip"]
+__all__ = ["CLIP_SUFFIXES", "FILM_SUFFIXES", "find_encoder", "write_clip"]
 
 # Suffix -> FFmpeg's name of the container and encoders in order of preference, each with its options.
 _VIDEOS: dict[str, tuple[str, tuple[tuple[str, dict[str, str]], ...]]] = {
@@ -25,6 +25,8 @@ _VIDEOS: dict[str, tuple[str, tuple[tuple[str, dict[str, str]], ...]]] = {
     ".webm": ("webm", (("libvpx-vp9", {"crf": "24", "b": "0"}), ("libvpx", {"crf": "10", "b": "4M"}))),
 }
 _ANIMATIONS = (".webp", ".gif")
+#: File name endings of videos.
+FILM_SUFFIXES = (*_VIDEOS,)
 #: File name endings that `write_clip` knows.
 CLIP_SUFFIXES = (*_VIDEOS, *_ANIMATIONS)
 
@@ -65,6 +67,27 @@ def write_clip(frames: npt.NDArray[np.uint8], path: str | os.PathLike[str], rate
     return path
 
 
+def find_encoder(path: Path) -> tuple[Any, str, str, dict[str, str]]:
+    """How a video of this name is written: PyAV, the container's format, the encoder and its options.
+
+    Raises:
+        ModuleNotFoundError: PyAV is not installed.
+        ValueError: this FFmpeg has none of the encoders.
+    """
+    try:
+        av = importlib.import_module("av")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "clip: the package av is not installed, which writes videos; pip install 'midgrain[video]', or write .webp"
+        ) from error
+    container_format, encoders = _VIDEOS[path.suffix.lower()]
+    usable = [each for each in encoders if each[0] in av.codecs_available]
+    if not usable:
+        raise ValueError(f"path: this FFmpeg cannot encode {path.suffix} files; write .webp")
+    encoder, options = usable[0]
+    return av, container_format, encoder, options
+
+
 def _animation(frames: npt.NDArray[np.uint8], path: Path, rate: float) -> Callable[[IO[bytes]], Any]:
     pictures = [Image.fromarray(frame) for frame in frames]
     # In whole ticks (of 10 ms in GIF), rounded so that the whole lasts as long as it should.
@@ -86,17 +109,7 @@ def _animation(frames: npt.NDArray[np.uint8], path: Path, rate: float) -> Callab
 
 
 def _video(frames: npt.NDArray[np.uint8], path: Path, rate: float) -> Callable[[IO[bytes]], Any]:
-    try:
-        av = importlib.import_module("av")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "clip: the package av is not installed, which writes videos; pip install 'midgrain[video]', or write .webp"
-        ) from error
-    container_format, encoders = _VIDEOS[path.suffix.lower()]
-    usable = [each for each in encoders if each[0] in av.codecs_available]
-    if not usable:
-        raise ValueError(f"path: this FFmpeg cannot encode {path.suffix} files; write .webp")
-    encoder, options = usable[0]
+    av, container_format, encoder, options = find_encoder(path)
     even = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
 
     def write(file: IO[bytes]) -> None:

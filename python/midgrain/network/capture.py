@@ -16,6 +16,7 @@ from midgrain.driver import Pass, Target, resolve_target
 from midgrain.network.affine import is_affine
 from midgrain.network.layout import Layout
 from midgrain.network.trace import hooked, replaced, tensors_of
+from midgrain.stopwatch import network_pass
 
 __all__ = ["HALF_SCALE", "Capture", "NoGradientError", "Site", "capture", "run_from", "run_until", "told_clearly"]
 
@@ -88,6 +89,7 @@ class Capture:
     scores: Tensor
 
 
+@network_pass
 def capture(
     run: Callable[[Tensor], Any], x: Tensor, target: Target, sites: Sequence[Site], *, backward: bool = True
 ) -> Capture:

@@ -11,6 +11,7 @@ from torch import Tensor
 from midgrain import driver
 from midgrain.driver import Target
 from midgrain.network.altered import altered_scores, copies_at_once, log_odds, probabilities
+from midgrain.stopwatch import network_pass
 
 __all__ = ["OUTPUTS", "READINGS", "MakeInputs", "Probe", "check_output"]
 
@@ -104,11 +105,13 @@ class _Passes:
     def __init__(self, probe: Probe, make: MakeInputs):
         self.model, self.batch, self.make = probe.model, len(probe.x), make
 
+    @network_pass
     def of_sample(self, sample: int, numbers: Sequence[int]) -> Any:
         """Copies of one sample."""
         with torch.no_grad():
             return self.model(self.make(sample, numbers))
 
+    @network_pass
     def of_batch(self, number: int) -> Any:
         """The whole batch, every sample altered in the same way."""
         with torch.no_grad():

@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from midgrain.video.broadcast import Broadcast
 from midgrain.video.choices import Choices
+from midgrain.video.file_sink import VideoSink
 from midgrain.video.frames import DrawnFrame, ExplainedFrame, Frame, HeatWindow, WindowExplainer
+from midgrain.video.painting import draw_frame
 from midgrain.video.report import StageTimes, StreamReport
+from midgrain.video.serving import LiveStream, serve
 from midgrain.video.settings import Controls, Settings
+from midgrain.video.sinks import Sink
+from midgrain.video.sources import Source, open_source
+from midgrain.video.stats import StreamStats
+from midgrain.video.streaming import explain_frames, explain_stream
+from midgrain.video.windows import ClipWindows, NetworkWindows
 
 if TYPE_CHECKING:
     from midgrain.video.server import PageServer
@@ -16,16 +24,28 @@ if TYPE_CHECKING:
 __all__ = [
     "Broadcast",
     "Choices",
+    "ClipWindows",
     "Controls",
     "DrawnFrame",
     "ExplainedFrame",
     "Frame",
     "HeatWindow",
+    "LiveStream",
+    "NetworkWindows",
     "PageServer",
     "Settings",
+    "Sink",
+    "Source",
     "StageTimes",
     "StreamReport",
+    "StreamStats",
+    "VideoSink",
     "WindowExplainer",
+    "draw_frame",
+    "explain_frames",
+    "explain_stream",
+    "open_source",
+    "serve",
 ]
 
 
