@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import html
 import threading
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -47,6 +46,7 @@ class LiveStream:
         self._server = server
         self._stats = stats
         self._stop = threading.Event()
+        self._done = threading.Event()
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -68,7 +68,7 @@ class LiveStream:
     @property
     def running(self) -> bool:
         """Whether frames still come."""
-        return self._thread is not None and self._thread.is_alive()
+        return not self._done.is_set()
 
     def wait(self, seconds: float | None = None) -> StreamReport:
         """Until the stream ends, or so long.
@@ -76,11 +76,8 @@ class LiveStream:
         Raises:
             Exception: what ended the stream: whatever the source or the explainer raised.
         """
-        until = None if seconds is None else time.monotonic() + seconds
-        thread = self._thread
-        # In short waits, so that Ctrl-C is heard.
-        while thread is not None and thread.is_alive() and (until is None or time.monotonic() < until):
-            thread.join(0.2 if until is None else max(0.0, min(0.2, until - time.monotonic())))
+        # Not `Thread.join`: interrupted by Ctrl-C, Python 3.11's takes the thread for ended.
+        self._done.wait(seconds)
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -97,6 +94,8 @@ class LiveStream:
             return self.wait()
         finally:
             self._server.close("stopped")
+            if self._thread is not None:
+                self._thread.join()
             atexit.unregister(self._at_exit)
 
     def __enter__(self) -> Self:
@@ -138,6 +137,7 @@ class LiveStream:
                 why = f"failed: {error}"
             finally:
                 self._server.close(why)
+                self._done.set()
 
         self._thread = threading.Thread(target=run, name="midgrain-live", daemon=True)
         self._thread.start()
