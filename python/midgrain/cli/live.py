@@ -118,9 +118,9 @@ def live(
             max_side=max_side,
         )
         # Not `with`: the report is wanted after Ctrl-C, too.
-        _announce(served, as_json)
         try:
             with contextlib.suppress(KeyboardInterrupt):
+                _announce(served, as_json)
                 _watch(served, as_json)
         finally:
             report = served.close()
