@@ -33,6 +33,7 @@ SCRIPTS = [
     "slic_stages",
     "swag_overhead",
     "swag_search",
+    "video",
     "xrai_speed",
 ]
 WITH_DIGITS = [

@@ -91,6 +91,8 @@ def test_arrays_and_whatever_yields_frames() -> None:
         np.testing.assert_array_equal(np.stack([frame.pixels for frame in frames]), array)
     for iterable in (list(array), (frame for frame in array)):
         assert levels(open_source(iterable)) == levels(open_source(array))
+    array.flags.writeable = False
+    assert next(iter(open_source(array))).pixels.flags.writeable
     own = [Frame(array[0], 7, 3.5, 0.0)]
     assert [(frame.number, frame.seconds) for frame in open_source(own)] == [(7, 3.5)]
     source = open_source(array)
@@ -121,7 +123,7 @@ def test_a_file_that_was_cut_off(tmp_path) -> None:
 
 def test_frames_that_cannot_be_decoded(tmp_path) -> None:
     wanted = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
-    path = write_video(tmp_path / "clip.mkv", wanted, codec="png", pixels="rgb24")
+    path = write_video(tmp_path / "clip.mov", wanted, codec="png", pixels="rgb24")
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 200] = bytes(200)

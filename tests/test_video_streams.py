@@ -16,6 +16,7 @@ import midgrain as mg
 from clips_for_tests import numbered_frames, write_video
 from midgrain.video import Controls, Settings, StreamStats, explain_frames, explain_stream, open_source
 from midgrain.video.channels import Aborted, Channel
+from models_for_tests import one_thread  # noqa: F401
 from streams_for_tests import Told, our_threads
 
 
@@ -81,6 +82,28 @@ def test_each_stage_has_a_thread_and_keeps_the_order() -> None:
     assert {"decode", "explain", "network", "draw", "write"} <= set(report.stages)
     assert report.latency.count == 50
     assert report.latency.p95 >= report.latency.p50 > 0
+
+
+def test_small_stages_leave_the_cores_to_the_network() -> None:
+    threads = {}
+
+    class Asking(Told):
+        def prepare(self, frame) -> None:
+            threads["prepare"] = torch.get_num_threads()
+
+        def __call__(self, frames, settings):
+            threads["explain"] = torch.get_num_threads()
+            return super().__call__(frames, settings)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for live in (False, True):
+            explain_stream(open_source(numbered_frames(8), rate=100, live=live), Asking(), None, 4, 1)
+            assert threads == {"prepare": 1, "explain": 3}
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_slow_sink_holds_back_the_source() -> None:

@@ -22,6 +22,7 @@ from midgrain.video.limits import ColourLimits
 from midgrain.video.sampling import Sampler
 from midgrain.video.sliding import MERGES, SlidingWindows
 from midgrain.video.windows import window_explainer
+from models_for_tests import one_thread  # noqa: F401
 from streams_for_tests import Told, frames_at
 
 
@@ -256,6 +257,17 @@ def test_batches_of_windows_say_the_same(batch_size) -> None:
         assert one.target.index == many.target.index
         np.testing.assert_array_equal(one.segments, many.segments)
         np.testing.assert_allclose(one.heat, many.heat, rtol=1e-4, atol=1e-9)
+
+
+def test_another_stream_has_other_frames_of_the_same_numbers() -> None:
+    frames, given = noisy(8), loaded()
+    explain, again = NetworkWindows(given), []
+    mg.video.explain_stream(frames[::-1].copy(), explain, None, 4, 4)
+    mg.video.explain_stream(frames, explain, again, 4, 4, draw=False)
+    fresh: list = []
+    mg.video.explain_stream(frames, NetworkWindows(given), fresh, 4, 4, draw=False)
+    for one, other in zip(again, fresh, strict=True):
+        np.testing.assert_array_equal(one.heat, other.heat)
 
 
 def test_the_heat_is_the_explainer_s() -> None:

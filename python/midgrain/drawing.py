@@ -78,9 +78,7 @@ def draw_overlay(
     height, width = image.shape[:2]
     rows = _nearest(heat.shape[0], height)
     weighted = np.float32(alpha) * colour_map(heat, colormap).take(_nearest(heat.shape[1], width), 1)
-    if labels is not None:
-        label_rows = _nearest(labels.shape[0], height)
-        labels = labels.take(_nearest(labels.shape[1], width), 1)
+    borders = None if labels is None else _large_borders(labels, height, width)
     drawn = np.empty(image.shape, np.uint8)
     # Some rows at a time, so that the work stays in the cache.
     step = max(1, _BAND // max(width, 1))
@@ -88,9 +86,20 @@ def draw_overlay(
         bottom = min(top + step, height)
         band = image[top:bottom] * np.float32(1 - alpha)
         band += weighted.take(rows[top:bottom], 0)
-        if labels is not None:
-            # With the row below, which has to do with this band's borders.
-            borders = region_borders(labels.take(label_rows[top : bottom + 1], 0))[: bottom - top]
-            band[borders] = (1 - _BORDER_OPACITY) * band[borders] + _BORDER_OPACITY * _BORDER_COLOUR
+        if borders is not None:
+            pixels, places = band.reshape(-1, 3), np.flatnonzero(borders[top:bottom])
+            pixels[places] = (1 - _BORDER_OPACITY) * pixels.take(places, 0) + _BORDER_OPACITY * _BORDER_COLOUR
         drawn[top:bottom] = np.rint(band, out=band)
     return drawn
+
+
+def _large_borders(labels: Array, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """`region_borders` of labels resized to [height, width], with little work at that size."""
+    rows = _nearest(labels.shape[0], height)
+    wide = labels.take(_nearest(labels.shape[1], width), 1)
+    to_the_right = np.zeros(wide.shape, np.bool_)
+    np.not_equal(wide[:, :-1], wide[:, 1:], out=to_the_right[:, :-1])
+    borders = to_the_right.take(rows, 0)
+    ends = np.flatnonzero(rows[:-1] != rows[1:])  # Below all others is the same row again.
+    borders[ends] |= wide.take(rows[ends], 0) != wide.take(rows[ends + 1], 0)
+    return borders

@@ -58,8 +58,13 @@ class HeatWindow:
 class WindowExplainer(Protocol):
     """Explains the frames of one window.
 
-    A stream calls it with windows in order, from one thread; it may keep what it knows of frames by their numbers,
-    but must not rely on frames coming again.
+    A stream calls it with windows in order, from one thread. It may keep what it knows of frames by their numbers, but
+    must not rely on frames coming again; the next stream has other frames (other `pixels`) of the same numbers.
+
+    Where it has `prepare(frame)`, a stream calls that once for every sampled frame before it is in a window, from
+    another thread: preprocessing goes there. Where it has `several(windows, settings) -> list[HeatWindow]`, that
+    explains windows of one length together. Attributes `rate` (frames per second) and `window` (frames) say what the
+    network was trained with.
     """
 
     def __call__(self, frames: Sequence[Frame], settings: Settings) -> HeatWindow:
@@ -107,3 +112,13 @@ class DrawnFrame:
 
     explained: ExplainedFrame
     pixels: npt.NDArray[np.uint8]
+
+    @property
+    def frame(self) -> Frame:
+        """The frame itself."""
+        return self.explained.frame
+
+    @property
+    def heat(self) -> npt.NDArray[np.float32] | None:
+        """Raw scores, see `ExplainedFrame`."""
+        return self.explained.heat

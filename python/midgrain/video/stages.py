@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import threading
 import time
 from collections import deque
@@ -22,12 +23,15 @@ from midgrain.video.sinks import Sink
 from midgrain.video.sliding import SlidingWindows, explained
 from midgrain.video.sources.base import Source
 from midgrain.video.stats import StreamStats
+from midgrain.video.threads import one_core
 
 __all__ = ["Plan", "Stages"]
 
 Item = TypeVar("Item")
 # Frames between decoding and preprocessing, and between drawing and the sink.
 _FEW = 4
+# Bytes of the frames that wait for the explainer.
+_MOST_AHEAD = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Stages:
         self._decoded: Channel[Frame] = Channel(1 if live else _FEW, newest=live)
         # While a window is explained, the next one's frames are preprocessed.
         self._sampled: Channel[Frame] = Channel(2 * plan.window + _FEW, newest=True)
-        self._prepared: Channel[tuple[Frame | None, Sequence[Frame]]] = Channel(plan.window + _FEW)
+        ahead = min(plan.window + _FEW, max(_FEW, _MOST_AHEAD // _frame_bytes(plan.source)))
+        self._prepared: Channel[tuple[Frame | None, Sequence[Frame]]] = Channel(ahead)
         self._explained: Channel[Sequence[ExplainedFrame]] = Channel(2)
         self._drawn: Channel[Any] = Channel(1 if live else _FEW, newest=live)
         self._channels: dict[str, Channel[Any]] = {
@@ -214,13 +219,13 @@ class Stages:
 
     def _prepare(self) -> None:
         sampler = Sampler(self._plan.rate)
-        for frame in self._decoded:
-            samples = sampler.push(frame)
-            self._preprocess(samples)
-            self._prepared.put((frame, samples))
-            if self._stopping.is_set():
-                break
-        if not self._stopping.is_set():
+        with one_core():
+            for frame in self._decoded:
+                samples = sampler.push(frame)
+                self._preprocess(samples)
+                self._prepared.put((frame, samples))
+                if self._stopping.is_set():
+                    return
             samples = sampler.end()
             self._preprocess(samples)
             self._prepared.put((None, samples))
@@ -274,9 +279,10 @@ class Stages:
     # --- Live: the newest frame with the newest heat ---
 
     def _follow(self) -> None:
-        for sample in self._sampled:
-            self._preprocess([sample])
-            self._newest.add(sample)
+        with one_core():
+            for sample in self._sampled:
+                self._preprocess([sample])
+                self._newest.add(sample)
 
     def _explain_newest(self) -> None:
         plan = self._plan
@@ -333,6 +339,10 @@ class Stages:
                     f"{list(window.heat.shape)}"
                 )
         return found
+
+
+def _frame_bytes(source: Source) -> int:
+    return 3 * math.prod(source.size or (1, 1))
 
 
 def _wishes(settings: Settings) -> tuple[object, ...]:

@@ -83,7 +83,8 @@ class ClipWindows:
         self._target = target
         self._device = _device_of(getattr(explainer, "model", None))
         self._made: OrderedDict[tuple[str | None, int | None], Callable[[Tensor, Target], Explanation]] = OrderedDict()
-        self._ready: dict[int, Tensor] = {}
+        # By number, with the pixels: another stream has other frames of these numbers.
+        self._ready: dict[int, tuple[npt.NDArray[np.uint8], Tensor]] = {}
         self._lock = threading.Lock()
         #: Without them frames are preprocessed by whole windows.
         self._one_by_one = isinstance(self.preprocess, ClipPreprocess | Preprocess)
@@ -117,10 +118,8 @@ class ClipWindows:
 
     def prepare(self, frame: Frame) -> None:
         """Preprocess a frame before the window that needs it; may be called from another thread."""
-        if self._one_by_one and frame.number not in self._ready:
-            prepared = self._prepared(frame)
-            with self._lock:
-                self._ready[frame.number] = prepared
+        if self._one_by_one:
+            self._prepared(frame)
 
     def __call__(self, frames: Sequence[Frame], settings: Settings) -> HeatWindow:
         """Explain one window; see `WindowExplainer`."""
@@ -182,23 +181,22 @@ class ClipWindows:
         with self._lock:
             for number in [number for number in self._ready if number < frames[0].number]:
                 del self._ready[number]
-            ready = {frame.number: self._ready.get(frame.number) for frame in frames}
-        for frame in frames:
-            if ready[frame.number] is None:
-                ready[frame.number] = prepared = self._prepared(frame)
-                with self._lock:
-                    self._ready[frame.number] = prepared
-        stacked = [ready[frame.number] for frame in frames]
-        if isinstance(self.preprocess, Preprocess):
-            return torch.stack(stacked)  # type: ignore[arg-type]
-        return torch.stack(stacked, 1)[None]  # type: ignore[arg-type]
+        prepared = [self._prepared(frame) for frame in frames]
+        return torch.stack(prepared) if isinstance(self.preprocess, Preprocess) else torch.stack(prepared, 1)[None]
 
     def _prepared(self, frame: Frame) -> Tensor:
-        """One frame as the network sees it, float32 [3, h, w]."""
+        """One frame as the network sees it, float32 [3, h, w]; made once."""
+        ready = self._ready.get(frame.number)
+        if ready is not None and ready[0] is frame.pixels:
+            return ready[1]
         if isinstance(self.preprocess, Preprocess):
-            return self.preprocess.of_array(frame.pixels)[0]
-        assert isinstance(self.preprocess, ClipPreprocess)
-        return self.preprocess(frame.pixels[None])[0, :, 0]
+            made = self.preprocess.of_array(frame.pixels)[0]
+        else:
+            assert isinstance(self.preprocess, ClipPreprocess)
+            made = self.preprocess(frame.pixels[None])[0, :, 0]
+        with self._lock:
+            self._ready[frame.number] = frame.pixels, made
+        return made
 
     def _explainer(self, settings: Settings) -> Callable[[Tensor, Target], Explanation]:
         """What the settings ask for, made once."""

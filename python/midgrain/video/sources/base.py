@@ -86,7 +86,8 @@ def check_frame(pixels: Any, number: int) -> npt.NDArray[np.uint8]:
         raise TypeError(f"source: expected uint8 frames [H, W, 3], got dtype {pixels.dtype} at frame {number}")
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or not pixels.size:
         raise ValueError(f"source: expected frames of shape [H, W, 3], got {list(pixels.shape)} at frame {number}")
-    return np.ascontiguousarray(pixels)
+    # Torch wants its memory writable, although nobody writes.
+    return np.ascontiguousarray(pixels) if pixels.flags.writeable else pixels.copy()
 
 
 def check_rate(rate: object, name: str = "rate") -> float:

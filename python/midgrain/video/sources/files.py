@@ -80,4 +80,4 @@ class FolderSource(Source):
         for number, path in enumerate(self._files):
             if self.closed:
                 return
-            yield self._frame(np.asarray(open_picture(path)), number, number / (self.rate or USUAL_RATE))
+            yield self._frame(np.array(open_picture(path)), number, number / (self.rate or USUAL_RATE))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from midgrain.clips.video_file import av_module, open_reason, upright
 from midgrain.video.frames import Frame
+from midgrain.video.sources.arrays import USUAL_RATE
 from midgrain.video.sources.base import Source
 
 __all__ = ["LiveSource", "device_of", "is_url"]
@@ -97,7 +98,7 @@ class LiveSource(Source):
                             begun = now
                         if first is None and stamp is not None:
                             # After an interruption the clock on the wall says where the stream goes on.
-                            first = stamp - (now - begun)
+                            first = stamp - (max(now - begun, last + 1 / (self.rate or USUAL_RATE)) if number else 0.0)
                         seconds = now - begun if stamp is None or first is None else stamp - first
                         last = max(seconds, last + float(_TICK))
                         yield self._frame(pixels, number, last)
@@ -167,7 +168,8 @@ def _address(spec: str, rate: float | None) -> _Address:
     device = device_of(spec)
     if device is not None:
         return _Address(device, "video4linux2", {} if rate is None else {"framerate": f"{rate:g}"})
-    options = {"fflags": "nobuffer"}
+    # Microseconds of the stream that are looked at before the first frame is shown; by default it is 5 seconds.
+    options = {"analyzeduration": "1000000"}
     if spec.lower().startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
     return _Address(spec, None, options)
@@ -186,11 +188,22 @@ def _decoded(container: Any, name: str) -> Iterator[tuple[npt.NDArray[np.uint8],
     stream = _video(container, name)
     # Frame threads would hold back as many frames as there are cores.
     stream.thread_type = "SLICE"
-    for packet in container.demux(stream):
+    broken: Exception | None = None
+    packets = container.demux(stream)
+    while broken is None:
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, OSError) as error:
+            # What the decoder holds back is shown before that is told.
+            broken, packet = error, av.Packet()
+            packet.stream = stream
+        if packet is None:
+            return
         try:
             frames = packet.decode()
-        except av.error.InvalidDataError:
+        except (av.error.InvalidDataError, av.error.EOFError):
             continue
         for frame in frames:
             if not frame.is_corrupt:
-                yield upright(frame, name), None if frame.pts is None else float(frame.pts * frame.time_base)
+                yield upright(frame, name), None if frame.pts is None else float(frame.pts * stream.time_base)
+    raise broken
