@@ -85,6 +85,7 @@ class Feeder:
         times = StageTimes(self.written, 0.004 * self.written, 0.004, 0.009)
         return StreamReport(
             frames=self.written + 7,
+            windows=self.written // 5,
             written=self.written,
             dropped=7,
             rate=self.rate,

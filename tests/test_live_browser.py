@@ -139,6 +139,8 @@ def test_figures_and_texts_appear_and_nothing_in_them_runs(browser, page) -> Non
     assert browser.text("drawn-p50") == "4 ms"
     assert (browser.text("dropped"), browser.text("rate"), browser.text("viewers")) == ("7", "25.0", "1")
     assert browser.text("skipped").isdecimal()
+    browser.until(lambda: browser.text("windows")[0].isdecimal())
+    assert 1 < float(browser.text("windows")) < 6
     assert browser.driver.title == "A stream of <stripes>"
     assert browser.find("title").text == "A stream of <stripes>"
     browser.until(lambda: "the camera <b>blinked</b>" in browser.find("notices").text)

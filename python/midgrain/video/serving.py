@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import html
+import math
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveStream", "serve"]
 
 _USUAL_WINDOW = 16
+_LOOK = 0.2
 # What says of a method that it asks the network many times.
 _MANY = "batch_size"
 
@@ -76,8 +79,11 @@ class LiveStream:
         Raises:
             Exception: what ended the stream: whatever the source or the explainer raised.
         """
-        # Not `Thread.join`: interrupted by Ctrl-C, Python 3.11's takes the thread for ended.
-        self._done.wait(seconds)
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        # Not `Thread.join`: interrupted by Ctrl-C, Python 3.11's takes the thread for ended. And in short waits: a
+        # signal that another thread was woken for is heard by this one when it wakes.
+        while not self._done.wait(max(0.0, min(_LOOK, until - time.monotonic()))) and time.monotonic() < until:
+            pass
         error, self._error = self._error, None
         if error is not None:
             raise error

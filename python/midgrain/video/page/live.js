@@ -24,6 +24,7 @@ class Live {
     this.attempts = 0;
     this.timer = null;
     this.ended = null;
+    this.windows = [];
     // Of what was shown, for programs that look at the page.
     this.shown = 0;
     this.buttons();
@@ -175,7 +176,18 @@ class Live {
     document.documentElement.dataset.shown = String(this.shown);
   }
 
+  // Over the latest ten seconds; a method that takes longer has no rate yet.
+  windowRate(windows) {
+    const now = performance.now() / 1000;
+    if (this.windows.length && windows < this.windows.at(-1)[1]) this.windows = [];
+    this.windows.push([now, windows]);
+    while (this.windows[0][0] < now - 10) this.windows.shift();
+    const [since, before] = this.windows[0];
+    return now - since > 1 ? ((windows - before) / (now - since)).toFixed(1) : NONE;
+  }
+
   report(report) {
+    show("windows", this.windowRate(report.windows));
     show("viewers", String(report.viewers));
     show("dropped", String(report.dropped));
     show("skipped", String(report.viewer.skipped));
