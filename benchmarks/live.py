@@ -110,7 +110,7 @@ def measure(viewers: int, stalled: int, frames: np.ndarray, seconds: float) -> d
         "frames_per_second_written": round(written / lasted, 1),
         "frames_per_second_read": round(float(np.mean(got)) / seconds, 1) if got else None,
         "age_when_sent_ms": round(1000 * age, 1) if age is not None else None,
-        "write_ms": round(1000 * float(np.median(feeder.spent)), 2),
+        "write_ms": round(1000 * float(np.median(feeder.spent[first : first + written])), 2),
     }
 
 

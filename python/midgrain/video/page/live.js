@@ -25,6 +25,7 @@ class Live {
     this.timer = null;
     this.ended = null;
     this.windows = [];
+    this.latest = 0;
     // Of what was shown, for programs that look at the page.
     this.shown = 0;
     this.buttons();
@@ -92,6 +93,7 @@ class Live {
     socket.onclose = ({ code }) => this.closed(code);
     this.socket = socket;
     this.ended = null;
+    this.latest = 0;
   }
 
   closed(code) {
@@ -142,7 +144,8 @@ class Live {
     const draw = () => {
       if (drawn) return;
       drawn = true;
-      if (this.socket === socket && !this.paused) this.draw(picture, facts);
+      // Of two pictures under way the second one may be there first.
+      if (this.socket === socket && !this.paused && facts.id > this.latest) this.draw(picture, facts);
       picture.close();
       acknowledge();
     };
@@ -172,6 +175,7 @@ class Live {
     const label = target ? `The stream, with what speaks for ${target.label}` : "The stream";
     if (screen.getAttribute("aria-label") !== label) screen.setAttribute("aria-label", label);
     this.plot.add(facts.seconds, facts.classes);
+    this.latest = facts.id;
     this.shown += 1;
     document.documentElement.dataset.shown = String(this.shown);
   }
