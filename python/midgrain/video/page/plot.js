@@ -7,6 +7,7 @@ const SPAN = 60;
 const SPANS = [10, 20, 40, SPAN];
 const MOST_POINTS = 600;
 const SPACING = 0.1;
+const OF_NOW = 2;
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Plot {
@@ -50,13 +51,15 @@ export class Plot {
     });
   }
 
-  // The classes with the largest share of what is seen; a class keeps its colour as long as it is among them.
+  // The most probable classes of now, then those with the largest share of what is seen. A class keeps its colour as
+  // long as it is among them.
   chosen() {
     const sums = new Map();
     for (const point of this.points)
       for (const [index, value] of point.classes) sums.set(index, (sums.get(index) ?? 0) + value);
-    const ranked = [...sums].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, DASHES.length);
-    const best = ranked.map(([index]) => index);
+    const ranked = [...sums].sort((a, b) => b[1] - a[1] || a[0] - b[0]).map(([index]) => index);
+    const now = [...(this.points.at(-1)?.classes.keys() ?? [])].slice(0, OF_NOW);
+    const best = [...new Set([...now, ...ranked])].slice(0, DASHES.length);
     for (const index of this.styles.keys()) if (!best.includes(index)) this.styles.delete(index);
     for (const index of best) {
       if (this.styles.has(index)) continue;
