@@ -129,9 +129,16 @@ def test_a_stream_as_a_file(content) -> None:
     assert source.complaints == []
 
 
+def test_films_that_come_by_http_are_no_live_streams(content) -> None:
+    with camera(content, 0.1) as made:
+        assert not open_source(made.url).live
+    with camera(content, 0.1, hang_up=False) as made:
+        assert open_source(made.url).live
+
+
 def test_a_live_stream_that_is_lost_for_good(content) -> None:
     with camera(content, 0.5) as made:
-        source = open_source(made.url, reconnect=0)
+        source = open_source(made.url, live=True, reconnect=0)
         assert source.live
         assert source.rate == pytest.approx(50)
         shown: list = []
@@ -166,7 +173,9 @@ def test_a_live_stream_that_comes_back(content) -> None:
 
         switching = threading.Thread(target=switch)
         switching.start()
-        report = explain_stream(made.url, Told(), sink, 4, 1, stop=stop, stats=report_now, draw=False)
+        report = explain_stream(
+            open_source(made.url, live=True), Told(), sink, 4, 1, stop=stop, stats=report_now, draw=False
+        )
         switching.join()
     assert report.ended == "stopped"
     assert report.reconnects >= 1
@@ -181,7 +190,7 @@ def test_a_live_stream_that_comes_back(content) -> None:
 
 def test_a_stream_that_stands_still_is_opened_again(content) -> None:
     with camera(content, 0.1, hang_up=False) as made:
-        source = open_source(made.url, reconnect=None)
+        source = open_source(made.url, live=True, reconnect=None)
         frames = []
         for frame in source:
             frames.append(frame)
@@ -193,7 +202,7 @@ def test_a_stream_that_stands_still_is_opened_again(content) -> None:
 
 def test_pauses_grow_until_it_is_given_up(content) -> None:
     with camera(content, 0.1) as made:
-        source = open_source(made.url, reconnect=0.8)
+        source = open_source(made.url, live=True, reconnect=0.8)
         frames = iter(source)
         next(frames)
         made.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -219,6 +220,9 @@ def _plan(given: dict[str, Any]) -> Plan:
     if given.get("stop") is not None and not hasattr(given["stop"], "is_set"):
         raise TypeError(f"stop: expected a threading.Event, got {type(given['stop']).__name__}")
     _check_colormap(given.get("colormap", "turbo"))
+    draw = given.get("draw", True)
+    if not draw and isinstance(given["sink"], str | os.PathLike):
+        raise ValueError(f"draw: expected True for the file {str(given['sink'])!r}")
     controls, target = _controls(given)
     explainer = window_explainer(
         given["explainer"],
@@ -252,7 +256,7 @@ def _plan(given: dict[str, Any]) -> Plan:
         merge=given["merge"],
         limits=given["limits"],
         batch_size=batch_size,
-        draw=given.get("draw", True),
+        draw=draw,
         colormap=given.get("colormap", "turbo"),
     )
 

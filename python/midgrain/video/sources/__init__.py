@@ -33,8 +33,9 @@ def open_source(
             names; an array uint8 [T, H, W, 3]; whatever yields uint8 frames [H, W, 3]; a camera, "camera:0" or
             "/dev/video0"; a URL (rtsp, rtmp, http, udp, tcp, srt). A `Source` is returned as it is.
         live: do frames come by themselves, so that those left too late are dropped? By default cameras and URLs are
-            live and nothing else. True plays a file, a folder or an array at its own pace, as a camera would; of
-            what yields frames it says that it waits for them itself. False reads a URL to its end like a file.
+            live, but for films that come by HTTP and know how long they are, and nothing else. True plays a file, a
+            folder or an array at its own pace, as a camera would; of what yields frames it says that it waits for them
+            itself. False reads a URL to its end like a file.
         rate: frames per second of a folder, an array or what yields frames (25 where they are played and nothing
             says otherwise; then the network's rate is not followed), or what a camera is asked for.
         loop: play a live file, folder or array again and again.
@@ -67,7 +68,7 @@ def open_source(
             raise ValueError(f"loop: expected False for {spec}, which does not end")
         if live is False and not is_url(spec):
             raise ValueError(f"live: expected True or None for the camera {spec}")
-        return LiveSource(spec, live=live is not False, rate=rate, reconnect=reconnect)
+        return LiveSource(spec, live=live, rate=rate, reconnect=reconnect)
     if not isinstance(spec, str | os.PathLike) and not _is_array(spec):
         if loop:
             raise ValueError("loop: expected False for what yields frames, which is gone through once")

@@ -62,7 +62,8 @@ class LiveSource(Source):
 
     Args:
         spec: "camera:0", "/dev/video0" or a URL.
-        live: False reads a stream like a file: frames wait, its end is the end, and nothing is opened again.
+        live: False reads a stream like a file: frames wait, its end is the end, and nothing is opened again. None does
+            so with what comes by HTTP and knows how long it is: a film that is somewhere else.
         rate: that a camera is asked for; streams have their own.
         reconnect: seconds; 0 gives up at once, None never.
 
@@ -72,12 +73,15 @@ class LiveSource(Source):
         ValueError: it cannot be opened, or holds no video.
     """
 
-    def __init__(self, spec: str, *, live: bool = True, rate: float | None = None, reconnect: float | None = 60.0):
+    def __init__(
+        self, spec: str, *, live: bool | None = None, rate: float | None = None, reconnect: float | None = 60.0
+    ):
         super().__init__()
-        self.name, self.live, self.tick = spec, live, _TICK
-        self._reconnect = reconnect if live else 0.0
+        self.name, self.tick = spec, _TICK
         self._address = _address(spec, rate)
         self._container: Any = self._open()
+        self.live = not _is_film(self._container, spec) if live is None else live
+        self._reconnect = reconnect if self.live else 0.0
         stream = _video(self._container, spec)
         self.rate = float(stream.average_rate) if stream.average_rate else rate
         self.size = (stream.width, stream.height) if stream.width and stream.height else None
@@ -173,6 +177,12 @@ def _address(spec: str, rate: float | None) -> _Address:
     if spec.lower().startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
     return _Address(spec, None, options)
+
+
+def _is_film(container: Any, spec: str) -> bool:
+    """Does it come by HTTP and know how long it is? Of play lists the size says nothing."""
+    listed = container.format.name in ("hls", "dash")
+    return spec.lower().startswith("http") and bool(container.duration or (container.size > 0 and not listed))
 
 
 def _video(container: Any, name: str) -> Any:
