@@ -25,6 +25,7 @@ SCRIPTS = [
     "floors",
     "guided_sanity",
     "lime_quality",
+    "live",
     "measures_speed",
     "patches_speed",
     "pool_speed",

@@ -13,6 +13,7 @@ from midgrain.cli.evaluate import evaluate
 from midgrain.cli.explain import explain
 from midgrain.cli.failures import failures
 from midgrain.cli.info import info, list_methods
+from midgrain.cli.live import live
 from midgrain.cli.reproduce import reproduce
 from midgrain.cli.video import video
 
@@ -30,6 +31,7 @@ app.command()(demo)
 app.command()(explain)
 app.command()(compare)
 app.command()(video)
+app.command()(live)
 app.command()(evaluate)
 app.command()(reproduce)
 app.add_typer(failures)

@@ -101,6 +101,21 @@ class ClipWindows:
             return 1
         return self.preprocess.frames if isinstance(self.preprocess, ClipPreprocess) else None
 
+    @property
+    def method(self) -> str:
+        """The name of the explainer that was given."""
+        return getattr(self._given, "name", "") or type(self._given).__name__
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """Class names by index, where they are known."""
+        return self._loaded.labels
+
+    @property
+    def switchable(self) -> bool:
+        """Whether the settings' method is followed."""
+        return isinstance(self._given, Explainer)
+
     def prepare(self, frame: Frame) -> None:
         """Preprocess a frame before the window that needs it; may be called from another thread."""
         if self._one_by_one:
