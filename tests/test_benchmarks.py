@@ -31,6 +31,7 @@ SCRIPTS = [
     "slic_quality",
     "slic_speed",
     "slic_stages",
+    "soak",
     "swag_overhead",
     "swag_search",
     "xrai_speed",

@@ -103,9 +103,9 @@ MEASURES: dict[str, Callable[[nn.Module, Tensor, Tensor], Any]] = {
     "average_drop": lambda m, x, h: mg.measures.average_drop(m, x, h, 1).drop,
     "drop_increase": lambda m, x, h: mg.measures.drop_increase(m, x, h, 1).drop,
     "aic": lambda m, x, h: mg.measures.aic(m, x, h, 1, batch_size=2, least_probability=0.0).curve,
-    "filter_removal": lambda m, x, h: mg.measures.filter_removal(
-        m, x, torch.arange(8.0)[None], 1, step=2, layer=m.body[3]
-    ).curve,
+    "filter_removal": lambda m, x, h: (
+        mg.measures.filter_removal(m, x, torch.arange(8.0)[None], 1, step=2, layer=m.body[3]).curve
+    ),
 }
 
 

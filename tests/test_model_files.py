@@ -166,7 +166,7 @@ def test_pickles_inside_exported_programs_are_refused(exported, tmp_path, canary
 def test_other_parts_are_refused(exported, tmp_path, canary, name):
     content = pickle.dumps(Evil(canary))
     path = rewritten(exported, tmp_path / "net.pt2", lambda _, content: content, [(name, content)])
-    with pytest.raises(ValueError, match="no part of a network|two records of one name"):
+    with pytest.raises(ValueError, match=r"no part of a network|two records of one name"):
         load_model(str(path))
 
 
@@ -182,9 +182,9 @@ def test_the_format_of_before_is_refused(exported, tmp_path, canary):
 def test_the_attacks_are_real(tmp_path, exported):
     """Without the checks torch runs what the tests above put into files; if it stops to, they can go."""
     canary = tmp_path / "canary"
-    with pytest.raises(ValueError, match="holds PosixPath|holds NoneType"):
-        path = tmp_path / "net.pt"
-        torch.save(Evil(canary), path)
+    path = tmp_path / "net.pt"
+    torch.save(Evil(canary), path)
+    with pytest.raises(ValueError, match="holds NoneType"):
         load_model(str(path), allow_pickle=True)
     assert canary.exists()
     canary.unlink()
@@ -209,10 +209,10 @@ def test_pickles_are_taken_when_asked_for(tmp_path):
     x = seeded(lambda: torch.rand(2, 3, 16, 16))
     assert not loaded.training
     torch.testing.assert_close(loaded(x), net.eval()(x))
-    with pytest.raises(TypeError, match="^allow_pickle: expected a bool, got str"):
+    with pytest.raises(TypeError, match=r"^allow_pickle: expected a bool, got str"):
         load_model(str(path), allow_pickle="yes")
     torch.save(net.state_dict(), path)
-    with pytest.raises(ValueError, match="holds OrderedDict, expected a torch.nn.Module"):
+    with pytest.raises(ValueError, match=r"holds OrderedDict, expected a torch\.nn\.Module"):
         load_model(str(path), allow_pickle=True)
 
 
