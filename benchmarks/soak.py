@@ -31,8 +31,8 @@ FEW_PASSES: dict[str, dict[str, Any]] = {
     **{name: {"n_samples": 8} for name in ("lime", "lime-i", "lime-ig", "lime-g", "lime-prior", "kernel-shap")},
     "extremal": {"n_iterations": 2, "areas": 0.2},
 }
-#: More than these is growth: a page or two of the allocator is not, an object or 100 bytes a call are.
-MOST_BYTES_PER_CALL, MOST_OBJECTS = 4096, 20
+#: More than these is growth: some pages that the allocator keeps are not, an object or a kilobyte a call are.
+MOST_BYTES_PER_CALL, MOST_OBJECTS = 1024, 20
 
 
 def network() -> nn.Module:
@@ -82,7 +82,7 @@ def soak(name: str, n: int, warm: int) -> dict[str, Any]:
         explain()
     seconds, after = time.perf_counter() - started, observed(net)
     grown = {key: after[key] - before[key] for key in before}
-    flat = grown["bytes"] <= max(MOST_BYTES_PER_CALL * n, 1 << 20) and all(
+    flat = grown["bytes"] <= max(MOST_BYTES_PER_CALL * n, 1_000_000) and all(
         grown[key] <= (MOST_OBJECTS if key == "objects" else 0) for key in grown if key != "bytes"
     )
     return {
