@@ -3,6 +3,7 @@
 set(MIDGRAIN_CUDA "AUTO" CACHE STRING "Build the CUDA kernels: AUTO (where nvcc is found), ON or OFF")
 set_property(CACHE MIDGRAIN_CUDA PROPERTY STRINGS AUTO ON OFF)
 option(MIDGRAIN_WERROR "Treat compiler warnings as errors" OFF)
+set(MIDGRAIN_SANITIZE "" CACHE STRING "Sanitizers to build with: address,undefined or thread; empty for none")
 
 if(NOT MIDGRAIN_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "MIDGRAIN_CUDA: expected AUTO, ON or OFF, got '${MIDGRAIN_CUDA}'")
@@ -26,6 +27,18 @@ target_include_directories(midgrain_options INTERFACE "${PROJECT_SOURCE_DIR}/csr
 target_compile_options(midgrain_options INTERFACE -ffp-contract=off -Wall -Wextra -Wshadow $<$<CONFIG:Release>:-O3>)
 if(MIDGRAIN_WERROR)
   target_compile_options(midgrain_options INTERFACE -Werror)
+endif()
+
+# For tests/run_sanitized.py. The first error ends the process, so that no test can pass over it. float-cast-overflow is
+# undefined behaviour that -fsanitize=undefined leaves out.
+if(MIDGRAIN_SANITIZE)
+  set(MIDGRAIN_SANITIZERS "${MIDGRAIN_SANITIZE}")
+  if(MIDGRAIN_SANITIZE MATCHES "undefined")
+    string(APPEND MIDGRAIN_SANITIZERS ",float-cast-overflow")
+  endif()
+  target_compile_options(midgrain_options INTERFACE -fsanitize=${MIDGRAIN_SANITIZERS} -fno-sanitize-recover=all
+    -fno-omit-frame-pointer -g)
+  target_link_options(midgrain_options INTERFACE -fsanitize=${MIDGRAIN_SANITIZERS})
 endif()
 
 # Instruction sets that the innermost loops are built for (csrc/cpu/instruction_set.cpp chooses at run time).

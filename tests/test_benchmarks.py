@@ -32,6 +32,7 @@ SCRIPTS = [
     "slic_quality",
     "slic_speed",
     "slic_stages",
+    "soak",
     "swag_overhead",
     "swag_search",
     "video",

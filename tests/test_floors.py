@@ -42,7 +42,7 @@ FLOORS = (
     {"parts"},
     {"clips"},
     {
-        *("classes", "errors", "maps", "drawing", "files", "html_page", "identity", "inflation"),
+        *("classes", "errors", "exported", "maps", "drawing", "files", "html_page", "identity", "inflation"),
         *("pictures", "progress", "randomness", "stability", "stopwatch", "timing"),
     },
 )

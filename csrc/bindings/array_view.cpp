@@ -1,6 +1,7 @@
 #include "bindings/array_view.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 namespace midgrain::bindings {
@@ -36,7 +37,12 @@ bool matches(dlpack::DataType type, ElementType element) {
     }
 }
 
+// An array of more dimensions than any library makes; its shape is not looked at.
+constexpr int kMostShown = 64;
+
+// Must be called while `error` is handled: an interrupt is no refusal and goes on.
 py::buffer_error refusal(const std::string& name, const py::error_already_set& error) {
+    if (!error.matches(PyExc_Exception)) throw;
     return py::buffer_error(
         name + ": the array refused to be shared through DLPack: " + py::cast<std::string>(py::str(error.value())));
 }
@@ -46,9 +52,18 @@ std::int64_t device_type(py::handle object, const std::string& name) {
         return py::cast<std::pair<std::int64_t, std::int64_t>>(object.attr("__dlpack_device__")()).first;
     } catch (const py::cast_error&) {
         throw py::buffer_error(name + ": __dlpack_device__ did not return two integers");
-    } catch (py::error_already_set& error) {
+    } catch (const py::error_already_set& error) {
         throw refusal(name, error);
     }
+}
+
+bool is_host(std::int64_t device) {
+    return device == dlpack::kCpu || device == dlpack::kCudaHost || device == dlpack::kCudaManaged;
+}
+
+py::buffer_error not_in_host_memory(const std::string& name, std::int64_t device) {
+    return py::buffer_error(name + ": expected an array in host memory, got one on DLPack device type " +
+                            std::to_string(device));
 }
 
 // Asks for DLPack 1.x; producers from before it do not know the argument.
@@ -60,7 +75,7 @@ py::object request_capsule(py::handle object, const std::string& name) {
             if (!error.matches(PyExc_TypeError)) throw;
         }
         return object.attr("__dlpack__")();
-    } catch (py::error_already_set& error) {
+    } catch (const py::error_already_set& error) {
         throw refusal(name, error);
     }
 }
@@ -108,12 +123,10 @@ void ArrayView::take(py::handle object) {
                              type_name(object));
     }
     const std::int64_t device = device_type(object, name_);
-    if (device != dlpack::kCpu && device != dlpack::kCudaHost && device != dlpack::kCudaManaged) {
-        throw py::buffer_error(name_ + ": expected an array in host memory, got one on DLPack device type " +
-                               std::to_string(device));
-    }
+    if (!is_host(device)) throw not_in_host_memory(name_, device);
     const py::object capsule = request_capsule(object, name_);
-    // A capsule is consumed by renaming it: from then on this view, not the capsule, calls the deleter.
+    // What a producer in C writes may be wrong in any field, so each is looked at before it is relied on. A capsule is
+    // consumed by renaming it: from then on this view, not the capsule, calls the deleter.
     if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
         auto* managed =
             static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
@@ -148,11 +161,15 @@ void ArrayView::read(const dlpack::Tensor& tensor, int rank, const std::vector<E
         throw py::type_error(name_ + ": expected " + text + ", got " + to_text(tensor.dtype));
     }
     element_ = *found;
-    shape_.assign(tensor.shape, tensor.shape + tensor.ndim);
+    if (!is_host(tensor.device.type)) throw not_in_host_memory(name_, tensor.device.type);
+    const bool shown = tensor.ndim == 0 || (tensor.ndim > 0 && tensor.ndim <= kMostShown && tensor.shape != nullptr);
+    if (shown) shape_.assign(tensor.shape, tensor.shape + tensor.ndim);
     if (tensor.ndim != rank) {
-        throw py::value_error(name_ + ": expected " + std::to_string(rank) + " dimensions, got shape " +
-                              bindings::to_text(shape_));
+        throw py::value_error(name_ + ": expected " + std::to_string(rank) + " dimensions, got " +
+                              (shown ? "shape " + bindings::to_text(shape_) : std::to_string(tensor.ndim)));
     }
+    if (!shown) throw py::buffer_error(name_ + ": the array has no shape");
+    check_bytes(tensor.dtype.bits / 8);
     if (tensor.strides != nullptr && size() > 0) {
         std::int64_t expected = 1;
         for (int axis = tensor.ndim - 1; axis >= 0; --axis) {
@@ -164,9 +181,23 @@ void ArrayView::read(const dlpack::Tensor& tensor, int rank, const std::vector<E
             expected *= tensor.shape[axis];
         }
     }
+    if (tensor.data == nullptr && size() > 0) throw py::buffer_error(name_ + ": the array has no data");
+    if (tensor.data == nullptr) return;
     data_ = static_cast<char*>(tensor.data) + tensor.byte_offset;
     if (reinterpret_cast<std::uintptr_t>(data_) % (tensor.dtype.bits / 8) != 0) {
         throw py::buffer_error(name_ + ": the data pointer is not aligned to its element size");
+    }
+}
+
+// Throws BufferError for a negative extent, or more bytes than there are addresses.
+void ArrayView::check_bytes(std::int64_t each) const {
+    std::int64_t most = std::numeric_limits<std::int64_t>::max() / each;
+    for (const std::int64_t extent : shape_) {
+        // Without the empty axes: NumPy's own arrays have that limit too, so that strides can be computed.
+        if (extent < 0 || (extent > 0 && (most /= extent) < 1)) {
+            throw py::buffer_error(name_ + ": expected extents of memory that exists, got shape " +
+                                   bindings::to_text(shape_));
+        }
     }
 }
 

@@ -58,6 +58,7 @@ public:
 private:
     void take(pybind11::handle object);
     void read(const dlpack::Tensor& tensor, int rank, const std::vector<ElementType>& allowed);
+    void check_bytes(std::int64_t each) const;
 
     std::string name_;
     std::function<void()> release_;

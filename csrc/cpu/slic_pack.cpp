@@ -16,7 +16,8 @@ struct Gathered {
                                               Gathered& gathered) {
     constexpr float kRounder = 12582912.0f;
     gathered.poison |= ((Signed)value & 0x7F800000) == 0x7F800000;
-    const Float raised = value < channel.low ? Float{} + channel.low : value;
+    // Written so that NaN, which `poison` tells of, becomes the lowest value: as an integer it would overflow the sums.
+    const Float raised = value > channel.low ? value : Float{} + channel.low;
     const Float clamped = raised > channel.high ? Float{} + channel.high : raised;
     const Float rounded = ((clamped - channel.middle) * channel.scale + kRounder) - kRounder;
     const Signed q = __builtin_convertvector(rounded, Signed);

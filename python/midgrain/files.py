@@ -8,7 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["check_writable_folder", "write_whole"]
+__all__ = ["check_writable_folder", "encodable", "write_whole"]
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 can hold; bytes of a file's name that are no UTF-8 become a backslash and a code."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_writable_folder(folder: Path, name: str) -> None:
@@ -29,7 +34,7 @@ def check_writable_folder(folder: Path, name: str) -> None:
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write through a temporary file beside `path`, which gets its name only when complete."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)

@@ -67,7 +67,8 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 def text(value: Any) -> str:
     """Anything as a text that is shown and never run."""
-    return html.escape(str(value), quote=True)
+    # Names of files and classes may hold what UTF-8 cannot.
+    return html.escape(str(value).encode("utf-8", "backslashreplace").decode(), quote=True)
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -87,7 +88,8 @@ def make_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str 
 
 def plain(label: str) -> str:
     """A text that Matplotlib neither takes for mathematics nor for one to leave out of the legend."""
-    return label.replace("$", r"\$") if not label.startswith("_") else " " + label.replace("$", r"\$")
+    label = label.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    return " " + label if label.startswith("_") else label
 
 
 def svg_axes(scale: float = 1.0) -> tuple[Figure, Any]:

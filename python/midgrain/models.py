@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from midgrain.clips import ClipPreprocess
+from midgrain.exported import check_exported
 from midgrain.inflation import inflate
 from midgrain.pictures import Preprocess
 
@@ -64,8 +65,11 @@ class LoadedModel:
         return self.labels[index] if known and self.labels is not None else f"class {index}"
 
 
-def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> LoadedModel:
+def load_model(spec: str = "demo", device: str | torch.device = "cpu", *, allow_pickle: bool = False) -> LoadedModel:
     """Load a model.
+
+    A network is a program, so take files only from those whose programs you would run. What runs as soon as a file is
+    opened is refused: pickled objects and compiled code. MODULE:FUNCTION imports a module of yours, by design.
 
     Args:
         spec: "demo" (EfficientNet-Lite0 with packaged ImageNet weights), "demo-clip" (the same network inflated over
@@ -75,9 +79,12 @@ def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> Loaded
             (with onnx2torch) or "MODULE:FUNCTION", a function without arguments that returns a network, or a
             `LoadedModel` with its own preprocessing and class names.
         device: where to put it.
+        allow_pickle: take "FILE.pt2" with pickled objects or compiled code, and "FILE.pt" of a network saved by
+            torch.save. Loading such a file runs whatever its author put into it.
 
     Raises:
-        ValueError: a text of another form, an unknown name, a file that holds no model.
+        TypeError: allow_pickle is no bool.
+        ValueError: a text of another form, an unknown name, a file that holds no model or pickled objects.
         FileNotFoundError: there is no such file, or weights that are neither here nor to be fetched.
         ModuleNotFoundError: a package that is needed is not installed.
 
@@ -87,6 +94,8 @@ def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> Loaded
         >>> loaded.label(281)
         'tabby'
     """
+    if not isinstance(allow_pickle, bool):
+        raise TypeError(f"allow_pickle: expected a bool, got {type(allow_pickle).__name__}")
     kind, _, name = spec.partition(":")
     if spec == "demo":
         loaded = _demo()
@@ -97,7 +106,7 @@ def load_model(spec: str = "demo", device: str | torch.device = "cpu") -> Loaded
     elif kind == "timm" and name:
         loaded = _timm(name)
     elif Path(spec).suffix.lower() in _LOADERS:
-        loaded = _file(Path(spec))
+        loaded = _file(Path(spec), allow_pickle)
     elif name:
         loaded = _function(kind, name)
     else:
@@ -240,10 +249,10 @@ def _timm(name: str) -> LoadedModel:
     return LoadedModel(model, preprocess, _imagenet_labels() if model.num_classes == 1000 else None, name)
 
 
-def _file(path: Path) -> LoadedModel:
+def _file(path: Path, allow_pickle: bool) -> LoadedModel:
     if not path.is_file():
         raise FileNotFoundError(f"model: there is no file {str(path)!r}")
-    return LoadedModel(_LOADERS[path.suffix.lower()](path), _USUAL, None, path.name)
+    return LoadedModel(_LOADERS[path.suffix.lower()](path, allow_pickle), _USUAL, None, path.name)
 
 
 def _archive_has(path: Path, member: str) -> bool:
@@ -254,9 +263,17 @@ def _archive_has(path: Path, member: str) -> bool:
         return any(name.rpartition("/")[2] == member for name in archive.namelist())
 
 
-def _load_exported(path: Path) -> Any:
+def _load_exported(path: Path, allow_pickle: bool) -> Any:
     if not _archive_has(path, "archive_format"):
         raise ValueError(f"model: {str(path)!r} is not a program saved by torch.export.save")
+    if not allow_pickle:
+        try:
+            check_exported(path)
+        except Exception as error:
+            raise ValueError(
+                f"model: {str(path)!r} is refused: {_first_line(error)}. If you trust its author, load_model takes "
+                "allow_pickle=True"
+            ) from error
     try:
         program = torch.export.load(path)
         flat = program.module()
@@ -278,11 +295,14 @@ def _with_layers(program: Any, flat: nn.Module) -> nn.Module:
         return flat
 
 
-def _load_torchscript(path: Path) -> Any:
+def _load_torchscript(path: Path, allow_pickle: bool) -> Any:
     if not _archive_has(path, "constants.pkl"):
+        if allow_pickle:
+            return _load_pickle(path)
         raise ValueError(
-            f"model: {str(path)!r} is no TorchScript program; weights alone or a pickled network do not say what to "
-            "run: save the network with torch.export.save(torch.export.export(model, (x,)), 'model.pt2')"
+            f"model: {str(path)!r} is no TorchScript program; weights alone do not say what to run, and loading a "
+            "pickled network runs whatever its author put into it, so load_model does it with allow_pickle=True only: "
+            "save the network with torch.export.save(torch.export.export(model, (x,)), 'model.pt2')"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and files of it are still about.
@@ -292,7 +312,19 @@ def _load_torchscript(path: Path) -> Any:
             raise ValueError(f"model: {str(path)!r} cannot be loaded ({_first_line(error)})") from error
 
 
-def _load_onnx(path: Path) -> Any:
+def _load_pickle(path: Path) -> Any:
+    """A network saved by torch.save; only where the caller has asked for it."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise ValueError(f"model: {str(path)!r} cannot be unpickled ({_first_line(error)})") from error
+    if not isinstance(found, nn.Module):
+        raise ValueError(f"model: {str(path)!r} holds {type(found).__name__}, expected a torch.nn.Module")
+    return found
+
+
+def _load_onnx(path: Path, allow_pickle: bool) -> Any:
+    # There are no pickles in ONNX.
     onnx2torch, onnx = _require("onnx2torch", "onnx"), _require("onnx", "onnx")
     try:
         return onnx2torch.convert(_plain_onnx(onnx, path))

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from midgrain.clips import VIDEO_SUFFIXES, Clip
 from midgrain.evaluate.samples import ClassNames, Sample
 from midgrain.evaluate.truth import read_mask
+from midgrain.files import encodable
 from midgrain.pictures import PICTURE_SUFFIXES
 
 __all__ = ["Dataset", "Entry", "read_dataset"]
@@ -39,6 +40,9 @@ class Entry:
     id: str
     #: Reads it; may raise anything where the sample is broken.
     read: Callable[[], Sample]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", encodable(self.id))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from midgrain.evaluate.measuring import Case, PlannedMeasure, measure
 from midgrain.evaluate.samples import ClassNames, PreprocessLike, prepare
 from midgrain.explainer_base import to_uint8
 from midgrain.explanation import Explanation
+from midgrain.files import encodable
 from midgrain.html_page import jpeg_uri
 from midgrain.network.modules import model_device
 from midgrain.normalisation import Normalisation
@@ -163,7 +164,7 @@ def _companions(entry: Entry, x: Tensor, name: str, plan: Plan) -> Companions:
 
 
 def _failed(record: Record, stage: str, error: Exception) -> Record:
-    text = " ".join(str(error).split())
+    text = encodable(" ".join(str(error).split()))
     if not isinstance(error, ValueError | TypeError | OSError):
         text = f"{type(error).__name__}: {text}"
     record.errors.append({"id": record.id, "stage": stage, "error": text})

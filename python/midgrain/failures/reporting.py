@@ -23,6 +23,7 @@ from midgrain.failures.report_store import KIND, ReportStore
 from midgrain.failures.statistics import FilterStatistics
 from midgrain.failures.suppression import N_SEGMENTS, REMOVALS, Suppression
 from midgrain.failures.surprise import HIGH, LOW, surprise
+from midgrain.files import encodable
 from midgrain.identity import described, environment, fingerprint
 from midgrain.network.altered import probabilities
 from midgrain.network.batches import LabelledBatch, labelled_batches
@@ -284,7 +285,7 @@ class _Run:
         with progress_bar(description, count, shown=self.progress) as advance:
             for batch in labelled_batches(self.loader, model_device(self.model)):
                 names = [f"{first + row:06d}" for row in range(len(batch.y))]
-                yield batch, names if batch.ids is None else [str(each) for each in batch.ids]
+                yield batch, names if batch.ids is None else [encodable(str(each)) for each in batch.ids]
                 first += len(batch.y)
                 advance(1)
 

@@ -68,6 +68,7 @@ def as_numpy(array: Any, name: str) -> Array:
     Raises:
         TypeError: it is no array (lists included), or its dtype is unknown to NumPy.
         BackendUnavailableError: it lies on a device without kernels.
+        BufferError: its library does not share it.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got {type(array).__name__}")
@@ -88,13 +89,27 @@ def as_numpy(array: Any, name: str) -> Array:
     if hasattr(array, "__cuda_array_interface__"):
         _kernels.for_device("cuda")
     if hasattr(array, "__dlpack__"):
-        device = int(array.__dlpack_device__()[0])
-        if device not in _HOST_DEVICES:
-            _kernels.for_device("cuda" if device == _CUDA_DEVICE else f"DLPack device type {device}")
-        return np.from_dlpack(array)
+        return _from_dlpack(array, name)
     if hasattr(array, "__array_interface__"):
-        return np.asarray(array)
+        try:
+            return np.asarray(array)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name}: its __array_interface__ cannot be read ({error})") from error
     raise TypeError(f"{name}: expected an array (numpy, torch, ...), got {type(array).__name__}")
+
+
+def _from_dlpack(array: Any, name: str) -> Array:
+    try:
+        device = int(array.__dlpack_device__()[0])
+    except Exception as error:
+        raise BufferError(f"{name}: __dlpack_device__ did not return two integers") from error
+    if device not in _HOST_DEVICES:
+        _kernels.for_device("cuda" if device == _CUDA_DEVICE else f"DLPack device type {device}")
+    try:
+        view: Array = np.from_dlpack(array)
+    except Exception as error:  # Whatever the other library raises.
+        raise BufferError(f"{name}: the array refused to be shared through DLPack: {error}") from error
+    return view
 
 
 def as_dense(array: Any, name: str) -> Any:
