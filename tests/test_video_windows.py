@@ -18,10 +18,10 @@ from midgrain.clips.timing import Window
 from midgrain.models import LoadedModel
 from midgrain.pictures import Preprocess
 from midgrain.video import ClipWindows, Frame, NetworkWindows, Settings, open_source
+from midgrain.video.adapting import window_explainer
 from midgrain.video.limits import ColourLimits
 from midgrain.video.sampling import Sampler
 from midgrain.video.sliding import MERGES, SlidingWindows
-from midgrain.video.windows import window_explainer
 from models_for_tests import one_thread  # noqa: F401
 from streams_for_tests import Told, frames_at
 

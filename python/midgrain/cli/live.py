@@ -93,7 +93,7 @@ def live(
 
     Exit code 0: the stream ended or was stopped. 1: the source was lost.
     """
-    from midgrain.video import Controls, NetworkWindows, Settings, serve
+    from midgrain.video import Controls, Settings, network_explainer, serve
 
     check_methods([method])
     check_alpha(alpha)
@@ -105,7 +105,7 @@ def live(
         settings = Settings(None, class_number(target, loaded), n_segments, alpha, contours, side_by_side)
         served = serve(
             opened,
-            NetworkWindows(loaded, method, **wishes.options(method)),
+            network_explainer(loaded, method, **wishes.options(method)),
             port,
             None,
             stride,

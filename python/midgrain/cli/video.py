@@ -62,7 +62,9 @@ def video(
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Beside the frames themselves.")] = False,
     stride: Annotated[
         int | None,
-        typer.Option(help="Sampled frames by which the window moves; by default half of the window."),
+        typer.Option(
+            help="Sampled frames by which the window moves; by default half of the window, 1 for networks that take pictures."
+        ),
     ] = None,
     merge: Annotated[
         str, typer.Option(help="Heat of frames in several windows: mean, centre (the most central one's) or latest.")
@@ -87,23 +89,22 @@ def video(
 
     Exit code 1: the video is damaged, what can be decoded is written. 130: interrupted, what was done is written.
     """
-    from midgrain.clips import ClipPreprocess
-    from midgrain.video import NetworkWindows, explain_stream, open_source
+    from midgrain.video import NetworkWindows, explain_stream, network_explainer, open_source
 
     check_methods([method])
     check_alpha(alpha)
     wishes = Wishes.of(option, [method], n_segments=n_segments, layer=layer)
     with open_source(source, rate=source_rate) as opened:
         loaded = load_network(model, device, size, mean, std, layer, frames, rate)
-        explainer = NetworkWindows(loaded, method, **wishes.options(method))
-        window = loaded.preprocess.frames if isinstance(loaded.preprocess, ClipPreprocess) else 1
+        explainer = network_explainer(loaded, method, **wishes.options(method))
+        usual = explainer.window // 2 if isinstance(explainer, NetworkWindows) and explainer.window else 1
         with _stopped_by_ctrl_c() as stop:
             report = explain_stream(
                 opened,
                 explainer,
                 output,
-                window,
-                stride if stride is not None else max(1, window // 2),
+                None,
+                stride if stride is not None else max(1, usual),
                 target=class_number(target, loaded),
                 alpha=alpha,
                 contours=contours,

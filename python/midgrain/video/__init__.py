@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from midgrain.video.adapting import network_explainer
 from midgrain.video.broadcast import Broadcast
 from midgrain.video.choices import Choices
 from midgrain.video.file_sink import VideoSink
@@ -54,6 +55,7 @@ __all__ = [
     "draw_frame",
     "explain_frames",
     "explain_stream",
+    "network_explainer",
     "open_source",
     "optical_flow",
     "serve",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from midgrain import driver
@@ -76,6 +75,8 @@ class ImageStream:
 
     #: Frames per window that keep heat steady without dragging it behind what moves; see docs/video_images.md.
     window = 8
+    #: Whether the settings' method is followed; see `ClipWindows`.
+    switchable = True
 
     def __init__(
         self, loaded: LoadedModel, method: str = "swag-ig", *, linked: bool = True, batch_size: int = 1, **options: Any
@@ -92,6 +93,11 @@ class ImageStream:
         self._lock = threading.Lock()
         self._made: tuple[object, Explainer] | None = None
         self._explainer(Settings())  # Refuses options now, not in the middle of a stream.
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """Class names by index, where they are known."""
+        return self.loaded.labels
 
     def __call__(self, frames: Sequence[Frame], settings: Settings) -> HeatWindow:
         """Explain a window, see `WindowExplainer`.
@@ -139,7 +145,7 @@ class ImageStream:
             self._ready[frame.number] = frame, x
 
     def _preprocessed(self, frame: Frame) -> Tensor:
-        return self.preprocess(Image.fromarray(frame.pixels))
+        return self.preprocess.of_array(frame.pixels)
 
     def _explainer(self, settings: Settings) -> Explainer:
         method = self.method if settings.method is None else settings.method

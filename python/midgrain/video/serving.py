@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from midgrain.registry import method_options, methods
+from midgrain.video.adapting import window_explainer
 from midgrain.video.broadcast import Broadcast
 from midgrain.video.choices import Choices
+from midgrain.video.image_stream import ImageStream
 from midgrain.video.report import StreamReport
 from midgrain.video.settings import Controls, Settings
 from midgrain.video.sources import Source, open_source
 from midgrain.video.stats import StreamStats
 from midgrain.video.streaming import explain_stream
-from midgrain.video.windows import ClipWindows, window_explainer
+from midgrain.video.windows import ClipWindows
 
 if TYPE_CHECKING:
     from midgrain.video.server import PageServer
@@ -257,7 +259,7 @@ def serve(
 
 def _choices(windows: Any) -> Choices:
     """What may be chosen with this explainer of windows."""
-    if not isinstance(windows, ClipWindows):
+    if not isinstance(windows, ClipWindows | ImageStream):
         return Choices(getattr(windows, "name", "") or type(windows).__name__)
     known = methods() if windows.switchable else {}
     slow = frozenset(name for name in known if _MANY in method_options(name))

@@ -10,6 +10,7 @@ from typing import Any
 
 from midgrain.driver import Target
 from midgrain.progress import progress_bar
+from midgrain.video.adapting import window_explainer
 from midgrain.video.channels import Channel
 from midgrain.video.frames import ExplainedFrame
 from midgrain.video.limits import LIMITS
@@ -21,7 +22,7 @@ from midgrain.video.sources import open_source
 from midgrain.video.sources.base import check_rate
 from midgrain.video.stages import Plan, Stages
 from midgrain.video.stats import StreamStats
-from midgrain.video.windows import FramesPreprocess, window_explainer
+from midgrain.video.windows import FramesPreprocess
 
 __all__ = ["explain_frames", "explain_stream"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from midgrain.classes import class_score, top_classes
 from midgrain.clips import ClipPreprocess
@@ -21,15 +20,16 @@ from midgrain.driver import Target
 from midgrain.explainer_base import Explainer
 from midgrain.explanation import Explanation
 from midgrain.models import LoadedModel
+from midgrain.network.modules import model_device
 from midgrain.pictures import Preprocess
 from midgrain.regions.base import RegionExplainer
 from midgrain.regions.superpixels import Superpixels
 from midgrain.registry import explainer as make_explainer
 from midgrain.registry import method_options
-from midgrain.video.frames import Frame, HeatWindow, WindowExplainer
+from midgrain.video.frames import Frame, HeatWindow
 from midgrain.video.settings import Settings
 
-__all__ = ["ClipWindows", "NetworkWindows", "window_explainer"]
+__all__ = ["ClipWindows", "FramesPreprocess", "NetworkWindows", "usual_preprocess"]
 
 #: From frames, uint8 [T, H, W, 3], to a network's input; of callables it is taken that they show whole frames.
 FramesPreprocess: TypeAlias = ClipPreprocess | Preprocess | Callable[[npt.NDArray[np.uint8]], Tensor]
@@ -79,9 +79,9 @@ class ClipWindows:
             raise TypeError(f"explainer: expected an explainer or a callable, got {type(explainer).__name__}")
         self._given = explainer
         self._loaded = LoadedModel(getattr(explainer, "model", None), Preprocess(1, 1, (0.0,), (1.0,)), labels, "")
-        self.preprocess = preprocess if preprocess is not None else _usual_preprocess(explainer, clips=True)
+        self.preprocess = preprocess if preprocess is not None else usual_preprocess(explainer, clips=True)
         self._target = target
-        self._device = _device_of(getattr(explainer, "model", None))
+        self._device = model_device(getattr(explainer, "model", None))
         self._made: OrderedDict[tuple[str | None, int | None], Callable[[Tensor, Target], Explanation]] = OrderedDict()
         # By number, with the pixels: another stream has other frames of these numbers.
         self._ready: dict[int, tuple[npt.NDArray[np.uint8], Tensor]] = {}
@@ -272,62 +272,7 @@ def make_method(method: str, model: Any, **options: Any) -> Explainer:
     return make_explainer(method, model, **{name: value for name, value in options.items() if name in taken})
 
 
-def window_explainer(
-    explainer: Any,
-    window: int | None,
-    *,
-    preprocess: FramesPreprocess | None = None,
-    labels: Sequence[str] | None = None,
-    target: Target = None,
-) -> WindowExplainer:
-    """What `explain_stream` was given, as an explainer of windows.
-
-    Args:
-        explainer: a `LoadedModel`; a midgrain explainer; a `WindowExplainer`, known by the names of its parameters,
-            `frames` and `settings`; any other callable `(x, target) -> Explanation`.
-        window: 1 says of an explainer without a preprocessing that it takes pictures.
-        preprocess: see `ClipWindows`.
-        labels: likewise.
-        target: a callable target, or classes.
-
-    Raises:
-        TypeError: none of these; a preprocessing, labels or a target for a `WindowExplainer`, which has its own.
-    """
-    if isinstance(explainer, LoadedModel):
-        changed = replace(
-            explainer,
-            preprocess=explainer.preprocess if preprocess is None else preprocess,  # type: ignore[arg-type]
-            labels=explainer.labels if labels is None else labels,
-        )
-        return NetworkWindows(changed, target=target)
-    if not callable(explainer):
-        raise TypeError(
-            f"explainer: expected an explainer, a loaded network or a callable, got {type(explainer).__name__}"
-        )
-    if isinstance(explainer, nn.Module):
-        raise TypeError("explainer: expected an explainer, got a network; pass midgrain.SWAG(network)")
-    if not _takes_windows(explainer):
-        if preprocess is None:
-            preprocess = _usual_preprocess(explainer, clips=window != 1)
-        return ClipWindows(explainer, preprocess, labels, target=target)
-    for name, value in (("preprocess", preprocess), ("labels", labels), ("target", target)):
-        if value is not None:
-            raise TypeError(f"{name}: expected None for a WindowExplainer, which has its own, got {value!r}")
-    takes_windows: WindowExplainer = explainer
-    return takes_windows
-
-
-def _takes_windows(explainer: Any) -> bool:
-    if isinstance(explainer, Explainer):
-        return False
-    try:
-        parameters = [*inspect.signature(explainer).parameters]
-    except (TypeError, ValueError):  # Of callables written in C.
-        return False
-    return parameters[:2] == ["frames", "settings"]
-
-
-def _usual_preprocess(explainer: Any, *, clips: bool) -> ClipPreprocess | Preprocess:
+def usual_preprocess(explainer: Any, *, clips: bool) -> ClipPreprocess | Preprocess:
     """The sizes that torchvision takes, with the normalisation that the explainer goes by."""
     like = torch.empty(1, 3, 1, 1, 1) if clips else torch.empty(1, 3, 1, 1)
     known = explainer if isinstance(explainer, Explainer) else Explainer(lambda x: x)
@@ -335,8 +280,3 @@ def _usual_preprocess(explainer: Any, *, clips: bool) -> ClipPreprocess | Prepro
     if not clips:
         return Preprocess(*_PICTURE_SIDES, mean, std)
     return ClipPreprocess(*_CLIP_SIDES, mean, std, rate=None)
-
-
-def _device_of(model: Any) -> torch.device:
-    parameter = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-    return parameter.device if parameter is not None else torch.device("cpu")
