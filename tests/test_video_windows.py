@@ -17,7 +17,7 @@ from midgrain.clips import ClipPreprocess, open_clip
 from midgrain.clips.timing import Window
 from midgrain.models import LoadedModel
 from midgrain.pictures import Preprocess
-from midgrain.video import ClipWindows, Frame, NetworkWindows, Settings, open_source
+from midgrain.video import ClipWindows, Frame, ImageStream, NetworkWindows, Settings, open_source
 from midgrain.video.adapting import window_explainer
 from midgrain.video.limits import ColourLimits
 from midgrain.video.sampling import Sampler
@@ -319,7 +319,7 @@ def test_pictures_go_one_by_one() -> None:
     preprocess = Preprocess(24, 20, (0.4,) * 3, (0.3,) * 3)
     given = LoadedModel(net, preprocess, None, "tiny")
     frames, shown = noisy(5), []
-    report = mg.video.explain_stream(frames, given, shown, None, draw=False)
+    report = mg.video.explain_stream(frames, NetworkWindows(given), shown, None, draw=False)
     assert report.windows == 5
     explainer = mg.explainer("swag-ig", net, mean=preprocess.mean, std=preprocess.std)
     for number, each in enumerate(shown):
@@ -332,6 +332,9 @@ def test_pictures_go_one_by_one() -> None:
 
 
 def test_how_explainers_are_told_apart() -> None:
+    picture = LoadedModel(nn.Conv2d(3, 4, 3), Preprocess(24, 20, (0.4,) * 3, (0.3,) * 3), None, "tiny")
+    assert isinstance(window_explainer(picture, 4), ImageStream)
+    assert isinstance(window_explainer(picture, 4, target=lambda outputs: outputs.flatten(1).sum(1)), NetworkWindows)
     assert isinstance(window_explainer(loaded(), 4), NetworkWindows)
     assert isinstance(window_explainer(mg.SWAG(network()), 4), ClipWindows)
     told = Told()

@@ -63,7 +63,7 @@ def video(
     stride: Annotated[
         int | None,
         typer.Option(
-            help="Sampled frames by which the window moves; by default half of the window, 1 for networks that take pictures."
+            help="Sampled frames by which the window moves; by default half of the window, 1 for pictures' networks."
         ),
     ] = None,
     merge: Annotated[
