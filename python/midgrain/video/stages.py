@@ -6,7 +6,6 @@ import bisect
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from midgrain.stopwatch import network_seconds
 from midgrain.video.channels import Aborted, Channel
 from midgrain.video.frames import ExplainedFrame, Frame, HeatWindow, WindowExplainer
 from midgrain.video.limits import ColourLimits
+from midgrain.video.newest import NewestWindow
 from midgrain.video.painting import draw_frame
 from midgrain.video.sampling import Sampler
 from midgrain.video.settings import Controls, Settings
@@ -93,7 +93,7 @@ class Stages:
             "drawn": self._drawn,
         }
         self._followed: Settings | None = None
-        self._newest = _NewestWindow(plan.window)
+        self._newest = NewestWindow(plan.window)
         # Work, where its items come from, where they go.
         work: list[tuple[Callable[[], None], Sequence[_Ended], Sequence[_Ended]]] = [
             (self._decode, (), (self._sampled, self._decoded)),
@@ -312,7 +312,7 @@ class Stages:
         with self._stats.stage("explain"):
             try:
                 found = self._explained_windows(windows, settings)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RuntimeError) as error:  # The last one when memory is short.
                 before = self._followed
                 if before is None or _wishes(before) == _wishes(settings):
                     raise
@@ -356,51 +356,3 @@ def _nearest(number: int, samples: Sequence[Frame]) -> int:
     if place + 1 < len(numbers) and (place < 0 or numbers[place + 1] - number < number - numbers[place]):
         place += 1
     return max(place, 0)
-
-
-class _NewestWindow:
-    """The latest samples of a live stream, and the heat of the latest window of them."""
-
-    def __init__(self, window: int):
-        self._samples: deque[Frame] = deque(maxlen=window)
-        self._changed = threading.Condition()
-        self._new = 0
-        self._finished = False
-        self._aborted = False
-        #: The window, its colour limits and its frames.
-        self.heat: tuple[HeatWindow, tuple[float, float], Sequence[Frame]] | None = None
-
-    def add(self, sample: Frame) -> None:
-        """The next sample; one of another size begins anew."""
-        with self._changed:
-            if self._samples and self._samples[-1].pixels.shape != sample.pixels.shape:
-                self._samples.clear()
-                self._new = 0
-            self._samples.append(sample)
-            self._new += 1
-            self._changed.notify_all()
-
-    def windows(self, stride: int) -> Iterator[list[Frame]]:
-        """The latest samples, as soon as the last answer's successor has `stride` new ones; the first at once."""
-        first = True
-        while True:
-            with self._changed:
-                wanted = 1 if first else stride
-                self._changed.wait_for(lambda: self._new >= wanted or self._finished or self._aborted)  # noqa: B023
-                if self._aborted or self._new < wanted:
-                    return
-                self._new, first = 0, False
-                samples = [*self._samples]
-            yield samples
-
-    def finish(self) -> None:
-        """No more samples come."""
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
-
-    def abort(self) -> None:
-        """Let whoever waits go."""
-        with self._changed:
-            self._aborted = True
-            self._changed.notify_all()
