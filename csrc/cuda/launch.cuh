@@ -17,8 +17,8 @@
 
 #if defined(MIDGRAIN_CUDA_ON_CPU)
 #include "cuda_on_cpu.hpp"
-#define MIDGRAIN_SHARED(T, name, count)      \
-    static const char name##_of_block = 0;   \
+#define MIDGRAIN_SHARED(T, name, count)    \
+    static const char name##_of_block = 0; \
     T* const name = static_cast<T*>(cuda_on_cpu::shared_array(&name##_of_block, sizeof(T) * (count)))
 #else
 #include <cuda_runtime.h>
@@ -62,7 +62,9 @@ void launch(void (*kernel)(Parameters...), std::int64_t blocks, unsigned threads
     cuda_on_cpu::run(kernel, grid_of(blocks), dim3(threads), arguments...);
     static_cast<void>(stream);
 #else
+    // clang-format off
     kernel<<<grid_of(blocks), threads, 0, stream>>>(arguments...);
+    // clang-format on
     check(cudaGetLastError(), "starting a kernel");
 #endif
 }

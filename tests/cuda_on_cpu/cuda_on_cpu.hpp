@@ -443,9 +443,7 @@ private:
     std::size_t main_stack_size_ = 0;
 };
 
-inline void* shared_array(const void* site, std::size_t bytes) {
-    return Machine::instance().shared_array(site, bytes);
-}
+inline void* shared_array(const void* site, std::size_t bytes) { return Machine::instance().shared_array(site, bytes); }
 
 // The arguments are copied, as a launch copies them, and every thread gets its own copy.
 template <class... Parameters, class... Arguments>
@@ -539,8 +537,8 @@ T __shfl_xor_sync(unsigned mask, T value, int with, Where where = Where::current
 }
 
 // The types that the device has these for, and no others.
-#define MIDGRAIN_ATOMIC(name, T, expression)                                    \
-    inline T name(T* address, T value) {                                        \
+#define MIDGRAIN_ATOMIC(name, T, expression)                                        \
+    inline T name(T* address, T value) {                                            \
         return cuda_on_cpu::update(address, [value](T old) { return expression; }); \
     }
 MIDGRAIN_ATOMIC(atomicAdd, int, static_cast<int>(static_cast<unsigned>(old) + static_cast<unsigned>(value)))
@@ -558,15 +556,15 @@ MIDGRAIN_ATOMIC(atomicMax, long long, std::max(old, value))
 MIDGRAIN_ATOMIC(atomicMax, unsigned long long, std::max(old, value))
 MIDGRAIN_ATOMIC(atomicOr, int, old | value)
 MIDGRAIN_ATOMIC(atomicOr, unsigned, old | value)
-MIDGRAIN_ATOMIC(atomicAnd, unsigned, old & value)
+MIDGRAIN_ATOMIC(atomicAnd, unsigned, old& value)
 MIDGRAIN_ATOMIC(atomicExch, int, (static_cast<void>(old), value))
 MIDGRAIN_ATOMIC(atomicExch, unsigned, (static_cast<void>(old), value))
 MIDGRAIN_ATOMIC(atomicExch, unsigned long long, (static_cast<void>(old), value))
 #undef MIDGRAIN_ATOMIC
 
-#define MIDGRAIN_ATOMIC_CAS(T)                                                                               \
-    inline T atomicCAS(T* address, T expected, T value) {                                                    \
-        return cuda_on_cpu::update(address, [=](T old) { return old == expected ? value : old; });           \
+#define MIDGRAIN_ATOMIC_CAS(T)                                                                     \
+    inline T atomicCAS(T* address, T expected, T value) {                                          \
+        return cuda_on_cpu::update(address, [=](T old) { return old == expected ? value : old; }); \
     }
 MIDGRAIN_ATOMIC_CAS(int)
 MIDGRAIN_ATOMIC_CAS(unsigned)
