@@ -127,7 +127,78 @@ def enforce_connectivity(labels: Array, min_size: int, out: Array, counts: Array
     cuda.call("connectivity", labels, len(labels), np.array(labels.shape[1:], np.int64), min_size, out, counts)
 
 
-FUNCTIONS = (slic, slic_pictures, rgb_to_lab, enforce_connectivity)
+# core::Reduce in its order.
+REDUCTIONS = ("mean", "sum", "abs-sum", "l2", "var", "std", "max", "min", "median")
+
+
+def _of(name: str, array: Array) -> str:
+    return f"{name}_{'float' if array.dtype == np.float32 else 'double'}"
+
+
+def _pool_shape(over_pixels: Array, over_regions: Array, labels: Array, channels_last: bool) -> Array:
+    if channels_last:
+        items, pixels, channels = over_pixels.shape
+        regions = over_regions.shape[1]
+    else:
+        items, channels, pixels = over_pixels.shape
+        regions = over_regions.shape[2]
+    return np.array([len(labels), items, channels, pixels, regions, channels_last], np.int64)
+
+
+def pool(
+    values: Array, labels: Array, reduce: str, out: Array, num_threads: int, channels_last: bool = False
+) -> None:
+    status = _fresh(len(labels))
+    number = REDUCTIONS.index("abs-sum" if reduce == "l1" else reduce)
+    cuda.call(_of("pool", values), values, labels, _pool_shape(values, out, labels, channels_last), number, out, status)
+    _check(status)
+
+
+def paint(scores: Array, labels: Array, out: Array, num_threads: int, channels_last: bool = False) -> None:
+    status = _fresh(len(labels))
+    cuda.call(_of("paint", scores), scores, labels, _pool_shape(out, scores, labels, channels_last), out, status)
+    _check(status)
+
+
+def _dims(*axes: Sequence[int]) -> Array:
+    return np.array(np.concatenate(axes), np.int64)
+
+
+def extract_patches(
+    images: Array,
+    cells: Sequence[int],
+    grid: Sequence[int],
+    size: Sequence[int],
+    start: int,
+    out: Array,
+    num_threads: int,
+) -> None:
+    numbers = _dims(out.shape[3:], cells, grid, size, [start, out.shape[1]])
+    cuda.call(_of("extract", images), images, *images.shape[:2], _dims(images.shape[2:]), numbers, out)
+
+
+def extract_patches_backward(
+    patches: Array,
+    cells: Sequence[int],
+    grid: Sequence[int],
+    size: Sequence[int],
+    start: int,
+    out: Array,
+    num_threads: int,
+) -> None:
+    numbers = _dims(patches.shape[3:], cells, grid, size, [start, patches.shape[1]])
+    cuda.call(_of("extract_backward", patches), patches, *out.shape[:2], _dims(out.shape[2:]), numbers, out)
+
+
+def aggregate_patches(maps: Array, grid: Sequence[int], out: Array, num_threads: int) -> None:
+    cells = _dims(maps.shape[2:])
+    cuda.call(_of("aggregate", maps), maps, len(maps), cells, _dims(grid), _dims(out.shape[1:]), out)
+
+
+FUNCTIONS = (
+    *(slic, slic_pictures, rgb_to_lab, enforce_connectivity, pool, paint),
+    *(extract_patches, extract_patches_backward, aggregate_patches),
+)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,33 @@ core::SlicParameters slic_parameters(const double* weights, const float* ranges,
 
 core::Dims dims_of(const int64_t* dims) { return {dims[0], dims[1], dims[2]}; }
 
+// numbers: groups, items, channels, pixels, regions, channels_last.
+core::PoolShape shape_of(const int64_t* numbers) {
+    return {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5] != 0};
+}
+
+// numbers: patch, cells, grid, size (z, y, x each), start, count.
+core::PatchGrid grid_of(const int64_t* numbers) {
+    return {dims_of(numbers), dims_of(numbers + 3), dims_of(numbers + 6), dims_of(numbers + 9), numbers[12], numbers[13]};
+}
+
+template <class T>
+void pool(const void* values, const int32_t* labels, const core::PoolShape& shape, int64_t reduce, void* out,
+          int32_t* status) {
+    const auto reduction = static_cast<core::Reduce>(reduce);
+    const Memory workspace(cuda::pool_workspace_bytes<T>(shape, reduction));
+    cuda::launch_pool(static_cast<const T*>(values), labels, shape, reduction, static_cast<T*>(out), status,
+                      workspace.get(), nullptr);
+}
+
+template <class T>
+void extract_backward(const void* patches, int64_t items, int channels, core::Dims dims, const core::PatchGrid& grid,
+                      void* images) {
+    const Memory workspace(cuda::extract_patches_backward_workspace_bytes<T>(items, channels, dims, grid));
+    cuda::launch_extract_patches_backward(static_cast<const T*>(patches), items, channels, dims, grid,
+                                          static_cast<T*>(images), workspace.get(), nullptr);
+}
+
 }  // namespace
 
 extern "C" {
@@ -105,6 +132,65 @@ int connectivity(char* message, const int32_t* labels, int64_t items, const int6
     return call(message, [&] {
         const Memory workspace(cuda::connectivity_workspace_bytes(items, dims_of(dims)));
         cuda::launch_connectivity(labels, items, dims_of(dims), min_size, out, counts, workspace.get(), nullptr);
+    });
+}
+
+int pool_float(char* message, const float* values, const int32_t* labels, const int64_t* shape, int64_t reduce,
+               float* out, int32_t* status) {
+    return call(message, [&] { pool<float>(values, labels, shape_of(shape), reduce, out, status); });
+}
+int pool_double(char* message, const double* values, const int32_t* labels, const int64_t* shape, int64_t reduce,
+                double* out, int32_t* status) {
+    return call(message, [&] { pool<double>(values, labels, shape_of(shape), reduce, out, status); });
+}
+
+int paint_float(char* message, const float* scores, const int32_t* labels, const int64_t* shape, float* out,
+                int32_t* status) {
+    return call(message, [&] { cuda::launch_paint(scores, labels, shape_of(shape), out, status, nullptr); });
+}
+int paint_double(char* message, const double* scores, const int32_t* labels, const int64_t* shape, double* out,
+                 int32_t* status) {
+    return call(message, [&] { cuda::launch_paint(scores, labels, shape_of(shape), out, status, nullptr); });
+}
+
+int extract_float(char* message, const float* images, int64_t items, int64_t channels, const int64_t* dims,
+                  const int64_t* grid, float* patches) {
+    return call(message, [&] {
+        cuda::launch_extract_patches<float>({images, items, static_cast<int>(channels), dims_of(dims)}, grid_of(grid),
+                                            patches, nullptr);
+    });
+}
+int extract_double(char* message, const double* images, int64_t items, int64_t channels, const int64_t* dims,
+                   const int64_t* grid, double* patches) {
+    return call(message, [&] {
+        cuda::launch_extract_patches<double>({images, items, static_cast<int>(channels), dims_of(dims)}, grid_of(grid),
+                                             patches, nullptr);
+    });
+}
+
+int extract_backward_float(char* message, const float* patches, int64_t items, int64_t channels, const int64_t* dims,
+                           const int64_t* grid, float* images) {
+    return call(message, [&] {
+        extract_backward<float>(patches, items, static_cast<int>(channels), dims_of(dims), grid_of(grid), images);
+    });
+}
+int extract_backward_double(char* message, const double* patches, int64_t items, int64_t channels, const int64_t* dims,
+                            const int64_t* grid, double* images) {
+    return call(message, [&] {
+        extract_backward<double>(patches, items, static_cast<int>(channels), dims_of(dims), grid_of(grid), images);
+    });
+}
+
+int aggregate_float(char* message, const float* maps, int64_t items, const int64_t* cells, const int64_t* grid,
+                    const int64_t* size, float* out) {
+    return call(message, [&] {
+        cuda::launch_aggregate_patches(maps, items, dims_of(cells), dims_of(grid), dims_of(size), out, nullptr);
+    });
+}
+int aggregate_double(char* message, const double* maps, int64_t items, const int64_t* cells, const int64_t* grid,
+                     const int64_t* size, double* out) {
+    return call(message, [&] {
+        cuda::launch_aggregate_patches(maps, items, dims_of(cells), dims_of(grid), dims_of(size), out, nullptr);
     });
 }
 }
