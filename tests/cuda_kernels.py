@@ -145,9 +145,7 @@ def _pool_shape(over_pixels: Array, over_regions: Array, labels: Array, channels
     return np.array([len(labels), items, channels, pixels, regions, channels_last], np.int64)
 
 
-def pool(
-    values: Array, labels: Array, reduce: str, out: Array, num_threads: int, channels_last: bool = False
-) -> None:
+def pool(values: Array, labels: Array, reduce: str, out: Array, num_threads: int, channels_last: bool = False) -> None:
     status = _fresh(len(labels))
     number = REDUCTIONS.index("abs-sum" if reduce == "l1" else reduce)
     cuda.call(_of("pool", values), values, labels, _pool_shape(values, out, labels, channels_last), number, out, status)

@@ -77,11 +77,11 @@ def test_batches_in_both_layouts(channels, dtype, groups, channels_last):
 def test_random_planes(pixels, regions, reduce, dtype, few, seed):
     rng = np.random.default_rng(seed)
     # Few different values: many equal ones in the middle and at the ends.
-    values = (rng.integers(-2, 3, (2, pixels)) if few else rng.standard_normal((2, pixels))).astype(dtype)
-    labels = rng.integers(0, regions, (1, pixels))
-    expected = mg.pool(values[None], labels, reduce, n=regions, spatial_dims=1)
+    values = (rng.integers(-2, 3, (2, 1, pixels)) if few else rng.standard_normal((2, 1, pixels))).astype(dtype)
+    labels = rng.integers(0, regions, (1, 1, pixels))
+    expected = mg.pool(values[None], labels, reduce, n=regions, spatial_dims=2)
     with cuda_kernels.as_backend(seed):
-        np.testing.assert_array_equal(mg.pool(values[None], labels, reduce, n=regions, spatial_dims=1), expected)
+        np.testing.assert_array_equal(mg.pool(values[None], labels, reduce, n=regions, spatial_dims=2), expected)
 
 
 @pytest.mark.parametrize("reduce", ["mean", "sum", "max", "min"])

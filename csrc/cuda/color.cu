@@ -1,6 +1,5 @@
 // sRGB to CIELAB on the device (core/color.hpp): a table by one thread per entry, then one thread per pixel.
 #include "core/color.hpp"
-
 #include "cuda/pictures.cuh"
 
 namespace midgrain::cuda {

@@ -15,7 +15,6 @@
 // Rounds: a piece that is still small after r rounds has at least 2^r pixels, because what it took in had at least
 // 2^(r - 1); so there are at most log2(min_size) of them, and the loop on the device ends without asking the host.
 #include "core/connectivity.hpp"
-
 #include "core/fixed_point.hpp"
 #include "cuda/kernels.hpp"
 #include "cuda/launch.cuh"
@@ -31,9 +30,9 @@ constexpr std::int64_t kChunk = 1024;
 
 // One item's counters.
 struct Counters {
-    unsigned listed;     // pixels in the list
-    unsigned slots;      // of the table in use in this round
-    unsigned absorbed;   // roots that ceased to be one in this round
+    unsigned listed;    // pixels in the list
+    unsigned slots;     // of the table in use in this round
+    unsigned absorbed;  // roots that ceased to be one in this round
 };
 
 struct ConnectivityJob {
@@ -45,15 +44,15 @@ struct ConnectivityJob {
     std::int32_t* counts;
     // All of [items, pixels] but where said otherwise.
     unsigned* parent;
-    unsigned* size;       // of a root: pixels; in the end its label
-    unsigned* faces;      // of a small root: faces to other pieces, zero between rounds
-    unsigned* slot;       // of a small root: where its part of the table begins
-    Wide* choice;         // of a small root: faces shared << 32 | ~neighbour
+    unsigned* size;   // of a root: pixels; in the end its label
+    unsigned* faces;  // of a small root: faces to other pieces, zero between rounds
+    unsigned* slot;   // of a small root: where its part of the table begins
+    Wide* choice;     // of a small root: faces shared << 32 | ~neighbour
     unsigned* list;
-    unsigned* absorbed;   // roots that ceased to be one
-    Wide* table;          // [items, 6 pixels], of images 4: (neighbour + 1) << 32 | count; 0 is empty
-    unsigned* in_chunk;   // [items, chunks]: roots, then roots before the chunk
-    Counters* counters;   // [items]
+    unsigned* absorbed;  // roots that ceased to be one
+    Wide* table;         // [items, 6 pixels], of images 4: (neighbour + 1) << 32 | count; 0 is empty
+    unsigned* in_chunk;  // [items, chunks]: roots, then roots before the chunk
+    Counters* counters;  // [items]
 
     __host__ __device__ std::int64_t faces_of_pixel() const { return dims.z > 1 ? 6 : 4; }
 };

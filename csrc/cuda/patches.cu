@@ -1,11 +1,10 @@
 // Jitter-CAM patches on the device (core/patches.hpp), without the enlarged image: one launch each for extraction and
 // aggregation, two for the adjoint of extraction.
 //
-// A thread keeps to one column: where it interpolates along x is found once, and those along y are shared by the block's
-// rows. Neighbouring threads write neighbouring pixels. Sums of the adjoint are gathered, in the order that the
+// A thread keeps to one column: where it interpolates along x is found once, and those along y are shared by the
+// block's rows. Neighbouring threads write neighbouring pixels. Sums of the adjoint are gathered, in the order that the
 // definition says, not scattered.
 #include "core/patches.hpp"
-
 #include "cuda/kernels.hpp"
 #include "cuda/launch.cuh"
 
@@ -163,8 +162,8 @@ __global__ void narrow_kernel(Adjoint job, const T* patches, T* narrowed) {
     const Positions<T> positions(x, job.extent.x, job.dims.x, grid.size.x);
     T sum{0};
     for (std::int64_t ex = positions.first; ex < positions.last; ++ex) {
-        const T here = sum_patches(job, patches, volume / job.channels, volume % job.channels, along_z, along_y, ez, ey,
-                                   ex);
+        const T here =
+            sum_patches(job, patches, volume / job.channels, volume % job.channels, along_z, along_y, ez, ey, ex);
         sum += core::weight_of(core::linear_tap<T>(ex, job.dims.x, grid.size.x), x) * here;
     }
     narrowed[i] = sum;
@@ -174,7 +173,8 @@ template <class T>
 __global__ void gather_kernel(Adjoint job, const T* narrowed, T* images) {
     const std::int64_t i = global_index(), pixels = job.dims.size();
     if (i >= job.items * job.channels * pixels) return;
-    const std::int64_t x = i % job.dims.x, y = i / job.dims.x % job.dims.y, z = i / job.dims.x / job.dims.y % job.dims.z;
+    const std::int64_t x = i % job.dims.x, y = i / job.dims.x % job.dims.y,
+                       z = i / job.dims.x / job.dims.y % job.dims.z;
     const std::int64_t volume = i / pixels;
     const Positions<T> planes(z, job.extent.z, job.dims.z, job.grid.size.z);
     const Positions<T> lines(y, job.extent.y, job.dims.y, job.grid.size.y);

@@ -1,6 +1,5 @@
 // Superpixel pooling and painting on the device (core/pool.hpp).
 #include "core/pool.hpp"
-
 #include "cuda/pool_job.cuh"
 
 namespace midgrain::cuda {

@@ -46,12 +46,8 @@ struct PoolJob {
         return plane / shape.channels / (shape.items / shape.groups);
     }
     // Where pixel p of a plane lies among the values, and region r among the results.
-    __device__ std::int64_t at_pixel(std::int64_t plane, std::int64_t p) const {
-        return at(plane, p, shape.pixels);
-    }
-    __device__ std::int64_t at_region(std::int64_t plane, std::int64_t r) const {
-        return at(plane, r, shape.regions);
-    }
+    __device__ std::int64_t at_pixel(std::int64_t plane, std::int64_t p) const { return at(plane, p, shape.pixels); }
+    __device__ std::int64_t at_region(std::int64_t plane, std::int64_t r) const { return at(plane, r, shape.regions); }
     __device__ std::int64_t at(std::int64_t plane, std::int64_t i, std::int64_t n) const {
         if (!shape.channels_last) return plane * n + i;
         return (plane / shape.channels * n + i) * shape.channels + plane % shape.channels;

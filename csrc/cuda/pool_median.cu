@@ -44,9 +44,7 @@ __device__ inline Wide key_of(double value) {
     return bits >> 63 != 0 ? ~bits : bits | Wide{1} << 63;
 }
 
-__device__ inline double key_value(Wide key) {
-    return bits_double(key >> 63 != 0 ? key & ~(Wide{1} << 63) : ~key);
-}
+__device__ inline double key_value(Wide key) { return bits_double(key >> 63 != 0 ? key & ~(Wide{1} << 63) : ~key); }
 
 template <class T>
 __global__ void median_kernel(PoolJob<T> job) {

@@ -21,7 +21,7 @@ __device__ inline double magnitude(double x) { return x < 0.0 ? -x : x; }
 
 template <class T>
 struct Scaling {
-    int exponent;           // values are below 2^exponent
+    int exponent;  // values are below 2^exponent
     double scale, unit;
 
     __device__ Scaling(const PoolJob<T>& job, std::int64_t plane)

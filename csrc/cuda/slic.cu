@@ -1,8 +1,7 @@
 // SLIC on the device (core/slic.hpp); slic_job.cuh says how the work is laid out.
-#include "core/slic.hpp"
-
 #include "core/color.hpp"
 #include "core/gradient.hpp"
+#include "core/slic.hpp"
 #include "cuda/pictures.cuh"
 #include "cuda/slic_job.cuh"
 
@@ -141,16 +140,16 @@ __device__ std::int64_t lower_bound(const std::int32_t* values, std::int64_t n, 
 
 // The centres whose window may contain pixels of the tile.
 struct Search {
-    std::int32_t low[3], high[3];      // positions of the tile's first and last pixel
-    std::int64_t first[3], last[3];    // cells whose centres may be near enough
+    std::int32_t low[3], high[3];    // positions of the tile's first and last pixel
+    std::int64_t first[3], last[3];  // cells whose centres may be near enough
 };
 
 struct AssignMemory {
-    Search* search;          // [1]
-    std::int32_t* found;     // [kTileThreads]
-    unsigned* found_count;   // [1]
-    std::int32_t* centres;   // [kGroup, 3 + channels]
-    std::int32_t* labels;    // [kTileLabels]
+    Search* search;         // [1]
+    std::int32_t* found;    // [kTileThreads]
+    unsigned* found_count;  // [1]
+    std::int32_t* centres;  // [kGroup, 3 + channels]
+    std::int32_t* labels;   // [kTileLabels]
 };
 
 __device__ void begin_search(const SlicJob& job, const Tile& tile, int iteration, Search& search) {
@@ -198,14 +197,14 @@ __device__ void compare(const SlicJob& job, const Tile& tile, const std::int32_t
             const Distance difference = static_cast<Distance>(q) - centre[3 + c];
             distance += difference * difference;
         }
-        const bool closer =
-            distance < nearest.distance || (distance == nearest.distance && found[j] < nearest.label);
+        const bool closer = distance < nearest.distance || (distance == nearest.distance && found[j] < nearest.label);
         if (!nearest.reached || closer) nearest = {distance, found[j], true};
     }
 }
 
 template <class Feature, class Distance, int kChannels>
-__device__ void assign_tile(const SlicJob& job, const Tile& tile, int iteration, bool last, const AssignMemory& memory) {
+__device__ void assign_tile(const SlicJob& job, const Tile& tile, int iteration, bool last,
+                            const AssignMemory& memory) {
     SlicItem& item = job.item[tile.item];
     const std::int32_t* centres = job.centres_of(tile.item);
     const int width = 3 + job.channels;
@@ -270,7 +269,7 @@ __global__ void __launch_bounds__(kTileThreads) assign_kernel(SlicJob job, int i
     MIDGRAIN_SHARED(Search, search, 1);
     MIDGRAIN_SHARED(std::int32_t, found, kTileThreads);
     MIDGRAIN_SHARED(unsigned, found_count, 1);
-    MIDGRAIN_SHARED(std::int32_t, centres, kGroup * kWidth);
+    MIDGRAIN_SHARED(std::int32_t, centres, kGroup* kWidth);
     MIDGRAIN_SHARED(std::int32_t, labels, kTileLabels);
     const Tile tile(job);
     SlicItem& item = job.item[tile.item];
@@ -350,8 +349,8 @@ void iterate(const SlicPlan& plan, const core::SlicParameters& parameters, std::
         launch_assign(job, iteration, iteration + 1 == parameters.max_num_iter, stream);
     }
     if (parameters.min_size > 0) {
-        launch_connectivity(job.labels, job.items, job.dims, parameters.min_size, job.labels, counts,
-                            plan.connectivity, stream);
+        launch_connectivity(job.labels, job.items, job.dims, parameters.min_size, job.labels, counts, plan.connectivity,
+                            stream);
     }
 }
 

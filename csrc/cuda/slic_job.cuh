@@ -32,11 +32,11 @@ constexpr int kSumHeader = 4;
 // What one item's geometry comes to, found on the device because it may depend on the values.
 struct SlicItem {
     double per_pixel[3];
-    std::int32_t window;       // 2 F
-    std::int32_t narrow;       // int16 features and int32 distances
-    std::int32_t usable;       // 0: the weights are too small
-    unsigned drift[2][3];      // of even and odd iterations: how far a centre is from where it started
-    std::int32_t changed[2];   // of even and odd iterations: did a label change?
+    std::int32_t window;      // 2 F
+    std::int32_t narrow;      // int16 features and int32 distances
+    std::int32_t usable;      // 0: the weights are too small
+    unsigned drift[2][3];     // of even and odd iterations: how far a centre is from where it started
+    std::int32_t changed[2];  // of even and odd iterations: did a label change?
 };
 
 struct SlicChannel {
@@ -49,15 +49,15 @@ struct SlicJob {
     std::int64_t items, pixels, count;  // count: centres per item
     int channels;
     std::int64_t tiles_x, tiles_y;
-    SlicItem* item;           // [items]
-    SlicChannel* channel;     // [items, channels]
-    std::int32_t* position;   // [items, z + y + x]: of every index along each axis
-    std::int32_t* home;       // [items, cells z + y + x]: where centres start along each axis
-    std::int32_t* features;   // [items, channels, pixels]; of int16 where the item is narrow
-    Wide* sums;               // [items, kSumHeader + channels, count]
-    std::int32_t* centres;    // [items, 3 + channels, count]
-    std::int32_t* labels;     // [items, pixels]
-    std::int32_t* status;     // [items]
+    SlicItem* item;          // [items]
+    SlicChannel* channel;    // [items, channels]
+    std::int32_t* position;  // [items, z + y + x]: of every index along each axis
+    std::int32_t* home;      // [items, cells z + y + x]: where centres start along each axis
+    std::int32_t* features;  // [items, channels, pixels]; of int16 where the item is narrow
+    Wide* sums;              // [items, kSumHeader + channels, count]
+    std::int32_t* centres;   // [items, 3 + channels, count]
+    std::int32_t* labels;    // [items, pixels]
+    std::int32_t* status;    // [items]
 
     __host__ __device__ std::int64_t tiles() const { return dims.z * tiles_y * tiles_x; }
     __host__ __device__ std::int64_t positions() const { return dims.z + dims.y + dims.x; }
@@ -80,8 +80,8 @@ struct SlicJob {
 // The tile of this block, and the pixel of this thread.
 struct Tile {
     std::int64_t item, z, y0, x0, y, x;
-    bool inside;          // the pixel is in the picture
-    std::int64_t pixel;   // its number, where inside
+    bool inside;         // the pixel is in the picture
+    std::int64_t pixel;  // its number, where inside
 
     __device__ explicit Tile(const SlicJob& job) {
         std::int64_t rest = blockIdx.x;

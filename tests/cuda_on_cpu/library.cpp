@@ -57,7 +57,8 @@ core::PoolShape shape_of(const int64_t* numbers) {
 
 // numbers: patch, cells, grid, size (z, y, x each), start, count.
 core::PatchGrid grid_of(const int64_t* numbers) {
-    return {dims_of(numbers), dims_of(numbers + 3), dims_of(numbers + 6), dims_of(numbers + 9), numbers[12], numbers[13]};
+    return {dims_of(numbers),     dims_of(numbers + 3), dims_of(numbers + 6),
+            dims_of(numbers + 9), numbers[12],          numbers[13]};
 }
 
 template <class T>
@@ -92,8 +93,7 @@ int slic(char* message, const float* features, int64_t items, int64_t channels, 
          const double* weights, const float* ranges, int64_t n_segments, int64_t max_num_iter, const double* spacing,
          int64_t min_size, int32_t* labels, int32_t* counts, int32_t* status) {
     return call(message, [&] {
-        const auto parameters =
-            slic_parameters(weights, ranges, channels, n_segments, max_num_iter, spacing, min_size);
+        const auto parameters = slic_parameters(weights, ranges, channels, n_segments, max_num_iter, spacing, min_size);
         const auto c = static_cast<int>(channels);
         const Memory workspace(cuda::slic_workspace_bytes(items, c, dims_of(dims), parameters));
         cuda::launch_slic({features, items, c, dims_of(dims)}, parameters, labels, counts, status, workspace.get(),
