@@ -9,24 +9,42 @@ import ctypes
 import fcntl
 import functools
 import hashlib
+import importlib.machinery
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pybind11
 
 ROOT = Path(__file__).resolve().parent.parent
 EXECUTION = ROOT / "tests" / "cuda_on_cpu"
 KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-SOURCES = [*KERNELS, EXECUTION / "self_test.cu", EXECUTION / "library.cpp"]
+BINDINGS = [ROOT / "csrc" / "bindings" / name for name in ("arguments.cpp", "array_view.cpp", "module_cuda.cpp")]
+SOURCES = [*KERNELS, EXECUTION / "self_test.cu", EXECUTION / "library.cpp", *BINDINGS]
 HEADERS = sorted([*(ROOT / "csrc").rglob("*.hpp"), *(ROOT / "csrc" / "cuda").glob("*.cuh"), *EXECUTION.glob("*.hpp")])
 
-FLAGS = ["-std=c++20", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-Wno-unused-parameter"]
+FLAGS = [
+    "-std=c++20",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+    "-Werror",
+    "-Wno-unused-parameter",
+]
 FLAGS += [f"-I{ROOT / 'csrc'}", f"-I{EXECUTION}", "-DMIDGRAIN_CUDA_ON_CPU"]
+# For the module, which is in the same library.
+FLAGS += [f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_path('include')}"]
 # setjmp and longjmp go from stack to stack here, which glibc's checks take for a mistake.
 FLAGS += ["-U_FORTIFY_SOURCE", "-Wno-clobbered"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g1"]
@@ -35,36 +53,41 @@ COMPILER = shutil.which("g++")
 
 
 def build(sanitized: bool = False) -> Path:
-    """The library's path; compiles it if these sources have not been compiled yet."""
+    """The library's path; compiles what has not been compiled yet of these sources."""
     assert COMPILER is not None
     flags = [*FLAGS, "-O1", *(SANITIZE if sanitized else [])]
     version = subprocess.run([COMPILER, "-v"], capture_output=True, text=True, check=True).stderr
-    key = hashlib.sha256("\0".join([version, *flags]).encode())
-    for path in sorted({*SOURCES, *HEADERS}):
-        key.update(str(path).encode() + path.read_bytes())
+    common = _digest(version, *flags, *(str(path) for path in HEADERS), *(path.read_bytes() for path in HEADERS))
     folder = Path(tempfile.gettempdir()) / f"midgrain-cuda-on-cpu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    library = folder / f"{key.hexdigest()[:24]}.so"
+    objects = [folder / f"{_digest(common, str(path), path.read_bytes())}.o" for path in SOURCES]
+    library = folder / f"{_digest(*(path.name for path in objects))}.so"
     # Several test processes may start at the same time: one compiles, the others wait for it.
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not library.exists():
-            _compile(COMPILER, flags, library)
+            missing = [pair for pair in zip(SOURCES, objects, strict=True) if not pair[1].exists()]
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                compile_one = [COMPILER, *flags, "-c", "-x", "c++"]
+                list(pool.map(lambda pair: _make([*compile_one, str(pair[0])], pair[1]), missing))
+            _make([COMPILER, *flags, "-shared", *map(str, objects)], library)
     return library
 
 
-def _compile(compiler: str, flags: list[str], library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        objects = [Path(scratch) / f"{source.stem}{source.suffix[1:]}.o" for source in SOURCES]
-        commands = [
-            [compiler, *flags, "-c", "-x", "c++", str(source), "-o", str(target)]
-            for source, target in zip(SOURCES, objects, strict=True)
-        ]
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            list(pool.map(_run, commands))
-        whole = Path(scratch) / "library.so"
-        _run([compiler, *flags, "-shared", *map(str, objects), "-o", str(whole)])
-        whole.rename(library)
+def _digest(*parts: str | bytes) -> str:
+    """Names a state of sources; every part's length counts."""
+    key = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        key.update(len(data).to_bytes(8, "little") + data)
+    return key.hexdigest()[:24]
+
+
+def _make(command: list[str], target: Path) -> None:
+    """Runs a compiler's command; the target is there in full or not at all."""
+    unfinished = target.with_suffix(".unfinished" + target.suffix)
+    _run([*command, "-o", str(unfinished)])
+    unfinished.rename(target)
 
 
 def _run(command: list[str]) -> None:
@@ -83,6 +106,29 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(path)
     loaded.launches.restype = ctypes.c_int64
     return loaded
+
+
+@functools.cache
+def module() -> ModuleType:
+    """The same library as the Python module that `_cuda` is on a machine with a GPU."""
+    loader = importlib.machinery.ExtensionFileLoader("_cuda", library()._name)
+    spec = importlib.util.spec_from_loader("_cuda", loader)
+    assert spec is not None
+    loaded = importlib.util.module_from_spec(spec)
+    loader.exec_module(loaded)
+    return loaded
+
+
+def set_devices(count: int = 2, driver: int = 13000, major: int = 9, status: int = 0, of_pointers: int = 0) -> None:
+    """What the runtime says from now on: devices, the driver's version, ..., and the device of every pointer."""
+    library().set_devices(*[ctypes.c_int(value) for value in (count, driver, major, status, of_pointers)])
+
+
+def last_launch() -> tuple[int, int, int]:
+    """Device and stream of the last launch, and the device that is current now."""
+    numbers = (ctypes.c_int64 * 3)()
+    library().last_launch(numbers)
+    return int(numbers[0]), int(numbers[1]), int(numbers[2])
 
 
 def reseed(seed: int) -> None:

@@ -1,5 +1,7 @@
 #include "bindings/array_view.hpp"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <memory>
 #include <utility>

@@ -12,8 +12,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
+
+#include "cuda/failure.hpp"
 
 #if defined(MIDGRAIN_CUDA_ON_CPU)
 #include "cuda_on_cpu.hpp"
@@ -35,11 +36,6 @@ constexpr unsigned kFullWarp = 0xFFFFFFFFu;
 // Blocks along a grid's first axis at most.
 constexpr std::int64_t kMaxBlocks = (std::int64_t{1} << 31) - 1;
 
-// A call of the CUDA runtime failed; the bindings turn it into midgrain.CudaError.
-struct Failure : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
 inline void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) throw Failure(std::string(what) + ": " + cudaGetErrorString(status));
 }
@@ -60,7 +56,8 @@ void launch(void (*kernel)(Parameters...), std::int64_t blocks, unsigned threads
     if (blocks == 0) return;
 #if defined(MIDGRAIN_CUDA_ON_CPU)
     cuda_on_cpu::run(kernel, grid_of(blocks), dim3(threads), arguments...);
-    static_cast<void>(stream);
+    cuda_on_cpu::devices.of_last_launch = cuda_on_cpu::devices.current;
+    cuda_on_cpu::devices.stream_of_last_launch = stream;
 #else
     // clang-format off
     kernel<<<grid_of(blocks), threads, 0, stream>>>(arguments...);

@@ -80,7 +80,17 @@ void extract_backward(const void* patches, int64_t items, int channels, core::Di
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 extern "C" {
+
+void set_devices(int count, int driver, int major, int status, int of_pointers) {
+    cuda_on_cpu::devices = {count, 0, driver, major, static_cast<cudaError_t>(status), of_pointers, -1, nullptr};
+}
+void last_launch(int64_t* out) {
+    out[0] = cuda_on_cpu::devices.of_last_launch;
+    out[1] = reinterpret_cast<int64_t>(cuda_on_cpu::devices.stream_of_last_launch);
+    out[2] = cuda_on_cpu::devices.current;
+}
 
 void reseed(std::uint64_t seed) { cuda_on_cpu::Machine::instance().reseed(seed); }
 int64_t launches() { return cuda_on_cpu::Machine::instance().launches(); }
@@ -194,3 +204,4 @@ int aggregate_double(char* message, const double* maps, int64_t items, const int
     });
 }
 }
+#pragma GCC visibility pop
