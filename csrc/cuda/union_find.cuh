@@ -16,7 +16,8 @@ __device__ inline unsigned root_of(const unsigned* parent, unsigned i) {
 
 // Root of i while others unite: it may have ceased to be one when the caller looks. A parent only ever changes to
 // another of the same set that is smaller, so halving paths is safe beside unions, and so are values of before.
-__device__ inline unsigned find(unsigned* parent, unsigned i) {
+// Volatile: read and written anew each time, past the cache that multiprocessors do not share.
+__device__ inline unsigned find(volatile unsigned* parent, unsigned i) {
     unsigned above = parent[i];
     while (above != i) {
         const unsigned next = parent[above];
