@@ -134,6 +134,14 @@ __device__ void add_to_sums(const SlicJob& job, const Tile& tile, const std::int
     }
 }
 
+// Did the iteration before this one change nothing? Then no later one will.
+__device__ inline bool is_settled(const SlicItem& item, int iteration) {
+    return iteration > 0 && item.changed[(iteration + 1) % 2] == 0;
+}
+
+// Labels of one iteration, and their sums unless it is the last (slic_assign.cu).
+void launch_assign(const SlicJob& job, int iteration, bool last, Stream stream);
+
 // Initial labels, quantised features and their sums (slic_pack.cu).
 void launch_pack_features(const SlicJob& job, const float* features, Stream stream);
 // gradients [items]: extremes of the gradient maps; table: of core::srgb_decode.
