@@ -241,8 +241,8 @@ __device__ bool merge_round(const ConnectivityJob& job, const Item& item, unsign
     __syncthreads();
     // Paths of pixels in the list end up short again: a search for neighbours does not shorten them.
     for_each_listed(job, item, listed, [&](unsigned p) { item.parent[p] = root_of(item.parent, p); });
+    // The next round looks at neither before its first barrier.
     if (threadIdx.x == 0) counters.slots = counters.absorbed = 0;
-    __syncthreads();
     return true;
 }
 
