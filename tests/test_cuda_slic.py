@@ -192,3 +192,17 @@ def test_launches_do_not_depend_on_the_values():
         found.add(cuda.launches() - before)
     # Range, preparation, packing; two for each of ten iterations; connectivity.
     assert found == {3 + 20 + 7}
+
+
+@pytest.mark.slow
+def test_photographs_in_full_size(photos):
+    images = np.stack(list(photos.values()))
+    gradient = np.random.default_rng(0).standard_normal(images.shape[:3]).astype(np.float32)
+    assert_same(lambda: mg.ops.slic_pictures(images, 300, channel_axis=-1))
+    assert_same(lambda: mg.ops.slic_pictures(images[:1], 500, gradient=gradient[:1], channel_axis=-1), seed=1)
+
+
+@pytest.mark.slow
+def test_a_clip_in_full_size(photos):
+    clip = np.stack([np.roll(photos["coffee"], 3 * t, 1) for t in range(8)])[None]
+    assert_same(lambda: mg.ops.slic_pictures(clip, 400, channel_axis=-1))
