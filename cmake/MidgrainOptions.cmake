@@ -8,25 +8,27 @@ set(MIDGRAIN_SANITIZE "" CACHE STRING "Sanitizers to build with: address,undefin
 if(NOT MIDGRAIN_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "MIDGRAIN_CUDA: expected AUTO, ON or OFF, got '${MIDGRAIN_CUDA}'")
 endif()
-if(MIDGRAIN_CUDA STREQUAL "ON")
-  message(FATAL_ERROR "MIDGRAIN_CUDA=ON: this version has no CUDA kernels yet; use AUTO or OFF")
-endif()
-message(STATUS "midgrain: CUDA kernels are not part of this version; building the CPU kernels (MIDGRAIN_CUDA=${MIDGRAIN_CUDA})")
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release)
 endif()
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 set(CMAKE_VISIBILITY_INLINES_HIDDEN ON)
 
 add_library(midgrain_options INTERFACE)
 target_compile_features(midgrain_options INTERFACE cxx_std_20)
 target_include_directories(midgrain_options INTERFACE "${PROJECT_SOURCE_DIR}/csrc")
 # No contraction to fused multiply-add: floats must come out the same on every machine and device.
-target_compile_options(midgrain_options INTERFACE -ffp-contract=off -Wall -Wextra -Wshadow $<$<CONFIG:Release>:-O3>)
+target_compile_options(midgrain_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off;-Wall;-Wextra;-Wshadow>
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O3>
+  $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;-Xcompiler=-ffp-contract=off,-Wall,-Wextra>)
 if(MIDGRAIN_WERROR)
-  target_compile_options(midgrain_options INTERFACE -Werror)
+  target_compile_options(midgrain_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Werror>
+    $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Werror>)
 endif()
 
 # For tests/run_sanitized.py. The first error ends the process, so that no test can pass over it. float-cast-overflow is

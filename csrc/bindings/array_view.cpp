@@ -1,7 +1,10 @@
 #include "bindings/array_view.hpp"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <utility>
 
 namespace midgrain::bindings {
@@ -57,24 +60,31 @@ std::int64_t device_type(py::handle object, const std::string& name) {
     }
 }
 
-bool is_host(std::int64_t device) {
-    return device == dlpack::kCpu || device == dlpack::kCudaHost || device == dlpack::kCudaManaged;
+// Throws BufferError unless memory of such a device can be read at `place`.
+void check_device(std::int64_t type, Place place, const std::string& name) {
+    const bool managed = type == dlpack::kCudaManaged;
+    const bool fits = place == Place::kCuda ? type == dlpack::kCuda || managed
+                                            : type == dlpack::kCpu || type == dlpack::kCudaHost || managed;
+    if (fits) return;
+    throw py::buffer_error(name + ": expected an array " +
+                           (place == Place::kCuda ? "on a CUDA device" : "in host memory") +
+                           ", got one on DLPack device type " + std::to_string(type));
 }
 
-py::buffer_error not_in_host_memory(const std::string& name, std::int64_t device) {
-    return py::buffer_error(name + ": expected an array in host memory, got one on DLPack device type " +
-                            std::to_string(device));
-}
-
-// Asks for DLPack 1.x; producers from before it do not know the argument.
-py::object request_capsule(py::handle object, const std::string& name) {
+// Asks for DLPack 1.x; producers from before it do not know the argument. On a device, work is put on the stream that
+// the array is made on, so there is nothing to wait for: -1 says so.
+py::object request_capsule(py::handle object, const std::string& name, Place place) {
+    py::dict arguments;
+    if (place == Place::kCuda) arguments["stream"] = -1;
+    py::dict versioned = py::dict(**arguments);
+    versioned["max_version"] = py::make_tuple(1, 1);
     try {
         try {
-            return object.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 1));
+            return object.attr("__dlpack__")(**versioned);
         } catch (py::error_already_set& error) {
             if (!error.matches(PyExc_TypeError)) throw;
         }
-        return object.attr("__dlpack__")();
+        return object.attr("__dlpack__")(**arguments);
     } catch (const py::error_already_set& error) {
         throw refusal(name, error);
     }
@@ -89,11 +99,11 @@ std::string to_text(const std::vector<std::int64_t>& shape) {
 }
 
 ArrayView::ArrayView(py::handle object, std::string name, int rank, const std::vector<ElementType>& allowed,
-                     bool writable)
+                     bool writable, Place place)
     : name_(std::move(name)) {
     try {
-        take(object);
-        read(*tensor_, rank, allowed);
+        take(object, place);
+        read(*tensor_, rank, allowed, place);
         if (writable && read_only_) throw py::buffer_error(name_ + ": expected a writable array, got a read-only one");
     } catch (...) {
         if (release_) release_();
@@ -109,22 +119,27 @@ ArrayView::ArrayView(ArrayView&& other) noexcept
     : name_(std::move(other.name_)),
       release_(std::exchange(other.release_, nullptr)),
       tensor_(std::exchange(other.tensor_, nullptr)),
+      device_(other.device_),
       read_only_(other.read_only_),
       data_(std::exchange(other.data_, nullptr)),
       element_(other.element_),
       shape_(std::move(other.shape_)) {}
 
-void ArrayView::take(py::handle object) {
-    if (!py::hasattr(object, "__dlpack__") || !py::hasattr(object, "__dlpack_device__")) {
+void ArrayView::take(py::handle object, Place place) {
+    const bool has_dlpack = py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__");
+    if (!has_dlpack) {
         if (py::hasattr(object, "__cuda_array_interface__")) {
+            if (place == Place::kCuda) return take_cuda_interface(object);
             throw py::buffer_error(name_ + ": expected an array in host memory, got one on a CUDA device");
         }
         throw py::type_error(name_ + ": expected an array that supports DLPack (numpy, torch, jax, ...), got " +
                              type_name(object));
     }
-    const std::int64_t device = device_type(object, name_);
-    if (!is_host(device)) throw not_in_host_memory(name_, device);
-    const py::object capsule = request_capsule(object, name_);
+    check_device(device_type(object, name_), place, name_);
+    take_capsule(request_capsule(object, name_, place));
+}
+
+void ArrayView::take_capsule(py::handle capsule) {
     // What a producer in C writes may be wrong in any field, so each is looked at before it is relied on. A capsule is
     // consumed by renaming it: from then on this view, not the capsule, calls the deleter.
     if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
@@ -152,7 +167,57 @@ void ArrayView::take(py::handle object) {
     }
 }
 
-void ArrayView::read(const dlpack::Tensor& tensor, int rank, const std::vector<ElementType>& allowed) {
+// https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html, versions 2 and 3.
+void ArrayView::take_cuda_interface(py::handle object) {
+    struct Described {
+        dlpack::Tensor tensor{};
+        std::vector<std::int64_t> shape, strides;
+    };
+    const auto described = std::make_shared<Described>();
+    try {
+        const auto interface = py::cast<py::dict>(object.attr("__cuda_array_interface__"));
+        const auto text = py::cast<std::string>(interface["typestr"]);
+        const auto [address, read_only] = py::cast<std::pair<std::uintptr_t, bool>>(interface["data"]);
+        if (interface.contains("mask") && !interface["mask"].is_none()) {
+            throw py::type_error(name_ + ": expected an array without a mask");
+        }
+        const auto bytes = static_cast<std::uint8_t>(std::stoi(text.substr(2)));
+        const char kind = text[1];
+        const std::uint8_t code = kind == 'f'   ? dlpack::kFloat
+                                  : kind == 'i' ? dlpack::kInt
+                                  : kind == 'u' ? dlpack::kUInt
+                                  : kind == 'b' ? dlpack::kBool
+                                                : dlpack::kComplex;
+        // The byte order is the device's own, little.
+        if (text[0] == '>' && bytes > 1) throw py::type_error(name_ + ": expected little-endian numbers, got " + text);
+        dlpack::Tensor& tensor = described->tensor;
+        tensor.data = reinterpret_cast<void*>(address);
+        tensor.device = {dlpack::kCuda, -1};  // The protocol does not say which.
+        tensor.dtype = {code, static_cast<std::uint8_t>(8 * bytes), 1};
+        described->shape = py::cast<std::vector<std::int64_t>>(interface["shape"]);
+        tensor.ndim = static_cast<std::int32_t>(described->shape.size());
+        tensor.shape = described->shape.data();
+        if (interface.contains("strides") && !interface["strides"].is_none()) {
+            described->strides = py::cast<std::vector<std::int64_t>>(interface["strides"]);
+            for (std::int64_t& stride : described->strides) {
+                stride = stride % bytes == 0 ? stride / bytes : -1;  // no stride of a contiguous array
+            }
+            tensor.strides = described->strides.data();
+        }
+        read_only_ = read_only;
+    } catch (const std::exception& error) {
+        if (dynamic_cast<const py::builtin_exception*>(&error) != nullptr &&
+            dynamic_cast<const py::cast_error*>(&error) == nullptr) {
+            throw;
+        }
+        throw py::buffer_error(name_ + ": its __cuda_array_interface__ is not as the protocol says");
+    }
+    const py::object keep = py::reinterpret_borrow<py::object>(object);
+    tensor_ = &described->tensor;
+    release_ = [described, keep] {};
+}
+
+void ArrayView::read(const dlpack::Tensor& tensor, int rank, const std::vector<ElementType>& allowed, Place place) {
     const auto found =
         std::find_if(allowed.begin(), allowed.end(), [&](ElementType e) { return matches(tensor.dtype, e); });
     if (found == allowed.end()) {
@@ -161,7 +226,8 @@ void ArrayView::read(const dlpack::Tensor& tensor, int rank, const std::vector<E
         throw py::type_error(name_ + ": expected " + text + ", got " + to_text(tensor.dtype));
     }
     element_ = *found;
-    if (!is_host(tensor.device.type)) throw not_in_host_memory(name_, tensor.device.type);
+    check_device(tensor.device.type, place, name_);
+    if (tensor.device.type == dlpack::kCuda && tensor.device.id >= 0) device_ = tensor.device.id;
     const bool shown = tensor.ndim == 0 || (tensor.ndim > 0 && tensor.ndim <= kMostShown && tensor.shape != nullptr);
     if (shown) shape_.assign(tensor.shape, tensor.shape + tensor.ndim);
     if (tensor.ndim != rank) {

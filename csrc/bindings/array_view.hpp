@@ -12,6 +12,9 @@
 
 namespace midgrain::bindings {
 
+// The memory that an array is expected in.
+enum class Place { kHost, kCuda };
+
 enum class ElementType { kUInt8, kInt32, kFloat32, kFloat64 };
 
 template <class T>
@@ -33,7 +36,7 @@ public:
     // `name` is the argument's name in messages. Throws TypeError (not an array, element type not among `allowed`),
     // ValueError (rank) and BufferError (device, protocol, not contiguous, read-only where it is to be written).
     ArrayView(pybind11::handle object, std::string name, int rank, const std::vector<ElementType>& allowed,
-              bool writable);
+              bool writable, Place place);
     ~ArrayView();
     ArrayView(ArrayView&& other) noexcept;
     ArrayView(const ArrayView&) = delete;
@@ -43,6 +46,9 @@ public:
     const std::string& name() const { return name_; }
     ElementType element() const { return element_; }
     std::int64_t size() const;
+    // Of the CUDA device that the array lies on, as DLPack says; -1: the producer does not say, or host memory.
+    std::int32_t device() const { return device_; }
+    const void* address() const { return data_; }
     std::int64_t shape(int axis) const { return shape_[static_cast<std::size_t>(axis)]; }
     const std::vector<std::int64_t>& shape() const { return shape_; }
 
@@ -55,14 +61,27 @@ public:
         return static_cast<T*>(data_);
     }
 
+    // Calls visit with the data as float* or double*, one of which the elements are.
+    template <class Visit>
+    void visit_floats(Visit&& visit) const {
+        if (element_ == ElementType::kFloat32) {
+            visit(data<float>());
+        } else {
+            visit(data<double>());
+        }
+    }
+
 private:
-    void take(pybind11::handle object);
-    void read(const dlpack::Tensor& tensor, int rank, const std::vector<ElementType>& allowed);
+    void take(pybind11::handle object, Place place);
+    void take_capsule(pybind11::handle capsule);
+    void take_cuda_interface(pybind11::handle object);
+    void read(const dlpack::Tensor& tensor, int rank, const std::vector<ElementType>& allowed, Place place);
     void check_bytes(std::int64_t each) const;
 
     std::string name_;
     std::function<void()> release_;
     const dlpack::Tensor* tensor_ = nullptr;
+    std::int32_t device_ = -1;
     bool read_only_ = false;
     void* data_ = nullptr;
     ElementType element_ = ElementType::kUInt8;

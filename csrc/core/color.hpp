@@ -22,7 +22,7 @@ inline constexpr double kLabLow[3] = {0.0, -87.0, -108.0};
 inline constexpr double kLabHigh[3] = {100.0, 99.0, 95.0};
 
 // x^(1/5) for x in (0, 1] by Newton's iteration from above; stops when it no longer falls.
-inline double fifth_root(double x) {
+MIDGRAIN_HD double fifth_root(double x) {
     double y = 1.0;
     for (;;) {
         const double y4 = y * y * y * y;
@@ -33,18 +33,20 @@ inline double fifth_root(double x) {
 }
 
 // Exact sRGB decoding of one value in [0, 1]; t^2.4 is t^2 * (t^2)^(1/5).
-inline double srgb_decode_exact(double value) {
+MIDGRAIN_HD double srgb_decode_exact(double value) {
     if (value <= 0.04045) return value / 12.92;
     const double t = (value + 0.055) / 1.055;
     return t * t * fifth_root(t * t);
 }
 
-// Fills table[0 .. kSrgbCells + 1]; the last entry repeats the end so that interpolation may read one beyond.
+// Entry i of the table, 0 .. kSrgbCells + 1; the last one repeats the end so that interpolation may read one beyond.
+MIDGRAIN_HD float srgb_table_entry(int i) {
+    const double value = i < kSrgbCells ? static_cast<double>(i) / kSrgbCells : 1.0;
+    return static_cast<float>(srgb_decode_exact(value));
+}
+
 inline void fill_srgb_table(float* table) {
-    for (int i = 0; i <= kSrgbCells; ++i) {
-        table[i] = static_cast<float>(srgb_decode_exact(static_cast<double>(i) / kSrgbCells));
-    }
-    table[kSrgbCells + 1] = table[kSrgbCells];
+    for (int i = 0; i < kSrgbCells + 2; ++i) table[i] = srgb_table_entry(i);
 }
 
 // value is clamped to [0, 1].

@@ -14,9 +14,9 @@
 // A region without pixels gives NaN for mean, var, std, max, min and median, 0 for the sums and norms.
 #pragma once
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "core/fixed_point.hpp"
 #include "core/hd.hpp"
@@ -29,17 +29,22 @@ enum class Reduce { kMean, kSum, kAbsSum, kL2, kVar, kStd, kMax, kMin, kMedian }
 MIDGRAIN_HD int fixed_exponent(std::int64_t n) { return 62 - ceil_log2(n); }
 
 // k with largest < 2^k, 0 for an all-zero plane; at least -1000, so that 2^-k is finite.
-inline int magnitude_exponent(double largest) {
+MIDGRAIN_HD int magnitude_exponent(double largest) {
     if (!(largest > 0.0)) return 0;
     // The exponent field; that of subnormal numbers is below -1000 in any case.
-    const int exponent = static_cast<int>(std::bit_cast<std::uint64_t>(largest) >> 52) - 1022;
+    std::uint64_t bits;
+    std::memcpy(&bits, &largest, sizeof bits);
+    const int exponent = static_cast<int>(bits >> 52) - 1022;
     return exponent < -1000 ? -1000 : exponent;
 }
 
 // ldexp(1.0, exponent), at the price of a few integer instructions for normal doubles.
-inline double power_of_two(int exponent) {
+MIDGRAIN_HD double power_of_two(int exponent) {
     if (exponent < -1022 || exponent > 1023) return std::ldexp(1.0, exponent);
-    return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
+    const std::uint64_t bits = static_cast<std::uint64_t>(exponent + 1023) << 52;
+    double result;
+    std::memcpy(&result, &bits, sizeof result);
+    return result;
 }
 
 }  // namespace midgrain::core

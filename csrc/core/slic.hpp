@@ -57,8 +57,8 @@ struct SlicGeometry {
     bool narrow;          // int16 features and int32 distances suffice
     double per_pixel[3];  // F p_a / s, the position of pixel 1
 
-    std::int64_t count() const { return cells.size(); }
-    std::int64_t window() const { return 2 * units; }
+    MIDGRAIN_HD_MEMBER std::int64_t count() const { return cells.size(); }
+    MIDGRAIN_HD_MEMBER std::int64_t window() const { return 2 * units; }
 };
 
 // The cell of a pixel index on one axis.
@@ -88,9 +88,8 @@ inline double cube_root_exact(double x) {
     }
 }
 
-// spreads[c] = (high_c - low_c) / w_c. Host only: it is a handful of operations per item.
-inline SlicGeometry make_slic_geometry(Dims dims, std::int64_t n_segments, const double* spacing, const double* spreads,
-                                       int channels) {
+// The part of the geometry that does not depend on the features: cells and step.
+inline SlicGeometry make_slic_grid(Dims dims, std::int64_t n_segments, const double* spacing) {
     SlicGeometry geometry{};
     double extent[3];
     bool active[3];
@@ -142,7 +141,12 @@ inline SlicGeometry make_slic_geometry(Dims dims, std::int64_t n_segments, const
             geometry.cells = {z, y, x};
         }
     }
+    return geometry;
+}
 
+// Adds the units and what follows from them to a grid. spreads[c] = (high_c - low_c) / w_c.
+MIDGRAIN_HD void set_slic_units(SlicGeometry& geometry, Dims dims, const double* spacing, const double* spreads,
+                                int channels) {
     double total = 12.0;  // (2 s / s)^2 on each of three axes
     for (int c = 0; c < channels; ++c) total += spreads[c] * spreads[c];
     geometry.units = static_cast<std::int64_t>(std::floor(std::sqrt(static_cast<double>(kNarrowBudget) / total)));
@@ -152,17 +156,33 @@ inline SlicGeometry make_slic_geometry(Dims dims, std::int64_t n_segments, const
         geometry.units = units > static_cast<double>(kWideMaxUnits) ? kWideMaxUnits : static_cast<std::int64_t>(units);
     }
     for (int a = 0; a < 3; ++a) {
-        const double limit = std::floor(static_cast<double>(kMaxPosition) / (extent[a] / step));
+        const double extent = static_cast<double>(dims[a]) * spacing[a];
+        const double limit = std::floor(static_cast<double>(kMaxPosition) / (extent / geometry.step));
         if (limit < static_cast<double>(geometry.units)) geometry.units = static_cast<std::int64_t>(limit);
     }
     for (int a = 0; a < 3; ++a) {
-        geometry.per_pixel[a] = static_cast<double>(geometry.units) * spacing[a] / step;
+        geometry.per_pixel[a] = static_cast<double>(geometry.units) * spacing[a] / geometry.step;
     }
+}
+
+inline SlicGeometry make_slic_geometry(Dims dims, std::int64_t n_segments, const double* spacing, const double* spreads,
+                                       int channels) {
+    SlicGeometry geometry = make_slic_grid(dims, n_segments, spacing);
+    set_slic_units(geometry, dims, spacing, spreads, channels);
     return geometry;
 }
 
-inline std::int32_t pixel_position(std::int64_t index, double per_pixel) {
+MIDGRAIN_HD std::int32_t pixel_position(std::int64_t index, double per_pixel) {
+#if defined(__CUDA_ARCH__)
+    return __double2int_rn(static_cast<double>(index) * per_pixel);
+#else
     return static_cast<std::int32_t>(std::nearbyint(static_cast<double>(index) * per_pixel));
+#endif
+}
+
+// First pixel of a cell on one axis: the smallest index whose initial_cell is `cell`.
+MIDGRAIN_HD std::int64_t cell_begin(std::int64_t cell, std::int64_t pixels, std::int64_t cells) {
+    return (cell * pixels + cells - 1) / cells;
 }
 
 }  // namespace midgrain::core

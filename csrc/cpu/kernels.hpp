@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/array_ref.hpp"
+#include "core/parameters.hpp"
 #include "core/patches.hpp"
 #include "core/pool.hpp"
 #include "core/slic.hpp"
@@ -19,37 +20,16 @@ struct InvalidValue : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-struct Range {
-    float low, high;
-};
-
-struct SlicParameters {
-    std::span<const double> weights;  // [channels], positive and finite
-    std::span<const Range> ranges;    // [channels], or empty: each item's own minimum and maximum
-    std::int64_t n_segments;          // 1 .. pixels of an item
-    int max_num_iter;                 // at least 1
-    double spacing[3];                // z, y, x; positive and finite
-    std::int64_t min_size;            // pieces below it are merged away; 0: raw labels, not connected
-};
+using core::Pictures;
+using core::PoolShape;
+using core::Range;
+using core::SlicParameters;
 
 // SLIC of every item (core/slic.hpp), then connectivity (core/connectivity.hpp).
 // labels [items, z, y, x]; counts [items]: superpixels, or centres when min_size == 0.
 // Throws InvalidValue for NaN or infinity and for weights too small for the ranges.
 void slic(core::FeatureRef<float> features, const SlicParameters& parameters, int threads, std::int32_t* labels,
           std::int32_t* counts);
-
-// RGB pictures, gradient maps or both.
-struct Pictures {
-    const std::uint8_t* bytes;  // [items, pixels, 3] if channels_last, else [items, 3, pixels]; 0 .. 255
-    const float* floats;        // the same; value * scale[c] + offset[c] is in 0 .. 1 (clamped)
-    bool channels_last;
-    float scale[3], offset[3];
-    const float* gradient;  // [items, pixels], any range
-    std::int64_t items;
-    core::Dims dims;
-
-    bool has_colour() const { return bytes != nullptr || floats != nullptr; }
-};
 
 // SLIC of pictures: CIELAB where there is colour, and the gradient rescaled to 0 .. 100 over its item (Thesis 3.4).
 // parameters.weights: colour, gradient; its ranges are not used. A flat gradient beside colour is left out. The rest is
@@ -66,14 +46,6 @@ void enforce_connectivity(const std::int32_t* labels_in, std::int64_t items, cor
 
 // lab: [items, 3, pixels] of the pictures' colours. Throws InvalidValue for NaN or infinity.
 void rgb_to_lab(const Pictures& pictures, int threads, float* lab);
-
-// What is pooled or painted. Over pixels [items, channels, pixels], or [items, pixels, channels] if channels_last; over
-// regions the same with `regions` in place of `pixels`. labels [groups, pixels] in 0 .. regions-1: every group's labels
-// serve items / groups items in a row.
-struct PoolShape {
-    std::int64_t groups, items, channels, pixels, regions;
-    bool channels_last;
-};
 
 // values over pixels, out over regions. Throws InvalidValue for labels out of range and for NaN or infinity in values.
 template <class T>

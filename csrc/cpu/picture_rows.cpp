@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <string>
 
 #include "core/color.hpp"
@@ -36,7 +35,7 @@ const float* srgb_byte_table() {
     return table.data();
 }
 
-GradientScale find_gradient_scale(const float* values, std::int64_t n, std::int64_t item, int threads) {
+core::GradientScale find_gradient_scale(const float* values, std::int64_t n, std::int64_t item, int threads) {
     std::array<Range, 64> found;
     std::array<bool, 64> finite;
     found.fill({values[0], values[0]});
@@ -57,11 +56,7 @@ GradientScale find_gradient_scale(const float* values, std::int64_t n, std::int6
         low = std::min(low, range.low);
         high = std::max(high, range.high);
     }
-    const float largest = std::max(std::abs(low), std::abs(high));
-    // Differences of values scaled like this neither overflow nor vanish.
-    const double unit = largest > 0.0f ? std::ldexp(1.0, -(std::ilogb(largest) + 1)) : 1.0;
-    return {unit, static_cast<float>(static_cast<double>(low) * unit),
-            static_cast<float>(static_cast<double>(high) * unit)};
+    return core::make_gradient_scale(low, high);
 }
 
 bool decode_pixels(const Pictures& pictures, std::int64_t item, std::int64_t first, std::int64_t n, float* const* out) {
@@ -93,7 +88,7 @@ bool PictureRows::row(std::int64_t z, std::int64_t y, float* scratch, std::int64
     if (gradient_ != nullptr) {
         float* out = scratch + channel * stride;
         values[channel] = out;
-        if (gradient_->high > gradient_->low) {
+        if (!gradient_->is_flat()) {
             pixel_kernels().scale_gradient(pictures_.gradient + item_ * dims.size() + first, dims.x, *gradient_, out);
         } else {
             std::fill_n(out, dims.x, 0.0f);

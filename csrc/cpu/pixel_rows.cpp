@@ -123,13 +123,9 @@ void linear_to_lab(float* const* planes, std::int64_t n) {
     });
 }
 
-void scale_gradient(const float* in, std::int64_t n, const GradientScale& scale, float* out) {
-    const double unit = scale.unit;
-    const float low = scale.low, width = scale.high - scale.low;
-    for (std::int64_t i = 0; i < n; ++i) {
-        const float value = static_cast<float>(static_cast<double>(in[i]) * unit);
-        out[i] = (value - low) / width * 100.0f;
-    }
+void scale_gradient(const float* in, std::int64_t n, const core::GradientScale& scale, float* out) {
+    const core::GradientScale own = scale;
+    for (std::int64_t i = 0; i < n; ++i) out[i] = core::scale_gradient(in[i], own);
 }
 
 bool find_range(const float* in, std::int64_t n, float& low, float& high) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/gradient.hpp"
 #include "cpu/variants.hpp"
 
 namespace midgrain::cpu {
@@ -17,12 +18,8 @@ using DecodeFloats = bool (*)(const float* in, std::int64_t pixel_stride, std::i
 // CIELAB in place of linear r, g, b.
 using LinearToLab = void (*)(float* const* planes, std::int64_t n);
 
-// A gradient map's values to 0 .. 100: ((float)(v * unit) - low) / (high - low) * 100.
-struct GradientScale {
-    double unit;      // a power of two that brings the largest magnitude to 0.5 .. 1
-    float low, high;  // of the map, times unit
-};
-using ScaleGradient = void (*)(const float* in, std::int64_t n, const GradientScale& scale, float* out);
+// core::scale_gradient of a row.
+using ScaleGradient = void (*)(const float* in, std::int64_t n, const core::GradientScale& scale, float* out);
 
 // Lowers low and raises high to the values; false: NaN or infinity among them.
 using FindRange = bool (*)(const float* in, std::int64_t n, float& low, float& high);

@@ -88,7 +88,7 @@ bool cluster_narrow(const FeatureRows& rows, const core::Dims& dims, const SlicG
 void cluster_wide(const FeatureRef<float>& features, std::int64_t item, const SlicGeometry& geometry,
                   const std::vector<Range>& ranges, const SlicParameters& parameters, int threads,
                   const ItemOutput& out) {
-    cluster_wide(features, item, geometry, ranges, parameters, threads, out.labels);
+    cpu::cluster_wide(features, item, geometry, ranges, parameters, threads, out.labels);
     *out.count = static_cast<std::int32_t>(geometry.count());
     if (parameters.min_size > 0) {
         enforce_connectivity(out.labels, 1, features.dims, parameters.min_size, threads, out.labels, out.count);
@@ -120,11 +120,11 @@ void cluster_pictures(const Pictures& pictures, std::int64_t item, const SlicPar
             weights.push_back(parameters.weights[0]);
         }
     }
-    std::optional<GradientScale> gradient;
+    std::optional<core::GradientScale> gradient;
     if (pictures.gradient != nullptr) {
         gradient = find_gradient_scale(pictures.gradient + item * dims.size(), dims.size(), item, threads);
         // A flat gradient says nothing; as a channel it would still change the rounding of the colours.
-        if (pictures.has_colour() && !(gradient->high > gradient->low)) gradient.reset();
+        if (pictures.has_colour() && gradient->is_flat()) gradient.reset();
     }
     if (gradient) {
         ranges.push_back({0.0f, 100.0f});

@@ -114,9 +114,7 @@ NarrowClustering::NarrowClustering(const FeatureRows& rows, Dims dims, const cor
 // Pixels along one axis that start in a cell.
 std::int64_t NarrowClustering::cell_size(int axis, std::int64_t cell) const {
     const std::int64_t pixels = grid_.dims[axis], cells = geometry_.cells[axis];
-    // First pixel of cell c: the smallest i with i * cells / pixels >= c.
-    const auto begin = [&](std::int64_t c) { return (c * pixels + cells - 1) / cells; };
-    return begin(cell + 1) - begin(cell);
+    return core::cell_begin(cell + 1, pixels, cells) - core::cell_begin(cell, pixels, cells);
 }
 
 bool NarrowClustering::finite() const {

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import numbers
 import os
 import sys
@@ -14,9 +17,25 @@ from typing import Any
 from midgrain._kernels import _cpu as cpu
 from midgrain.errors import BackendUnavailableError
 
-__all__ = ["build_info", "check_threads", "cpu", "for_device", "num_threads"]
+__all__ = ["build_info", "check_threads", "cpu", "for_device", "is_usable", "num_threads"]
 
-_CUDA_REASON = "this version of midgrain has no CUDA kernels"
+_NOT_BUILT = "this build of midgrain has no CUDA kernels (nvcc was not found when it was built)"
+# The module `_cuda` is complete, but arrays are not handed to it.
+_NOT_CALLED = "the operations of this version do not call the CUDA kernels yet"
+
+
+@functools.cache
+def _load_cuda() -> ModuleType | None:
+    """The module of the CUDA kernels, None where it was not built. Importing it needs neither driver nor device."""
+    if importlib.util.find_spec("midgrain._kernels._cuda") is None:
+        return None
+    return importlib.import_module("midgrain._kernels._cuda")
+
+
+def _cuda_reason() -> str:
+    """Why the CUDA kernels are not used."""
+    module = _load_cuda()
+    return _NOT_BUILT if module is None else module.problem() or _NOT_CALLED
 
 
 def for_device(device: str) -> ModuleType:
@@ -28,8 +47,13 @@ def for_device(device: str) -> ModuleType:
     if device == "cpu":
         return cpu
     if device == "cuda":
-        raise BackendUnavailableError(f"the array is on a CUDA device, but {_CUDA_REASON}; move it to the CPU")
+        raise BackendUnavailableError(f"the array is on a CUDA device, but {_cuda_reason()}; move it to the CPU")
     raise BackendUnavailableError(f"expected an array on the CPU or a CUDA device, got one on {device!r}")
+
+
+def is_usable(device: str) -> bool:
+    """Are there kernels for "cpu" or "cuda" that operations can be given arrays for?"""
+    return device == "cpu"
 
 
 def check_threads(requested: object) -> int | None:
@@ -74,7 +98,9 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         "cpu": {"built", "usable", "instruction_set", "instruction_sets", "threads"};
-        "cuda": {"built", "usable", "reason"}, reason being None where it is usable.
+        "cuda": {"built", "usable", "reason"}, reason being None where it is usable; where it is built also "runtime"
+        (the version of CUDA that it is made for), "driver" (the version that the driver is made for, None without one)
+        and "devices", each {"name", "compute_capability"}.
 
     Example:
         >>> import midgrain as mg
@@ -89,5 +115,23 @@ def build_info() -> dict[str, Any]:
             "instruction_sets": cpu.available_instruction_sets(),
             "threads": num_threads(),
         },
-        "cuda": {"built": False, "usable": False, "reason": _CUDA_REASON},
+        "cuda": _cuda_info(),
     }
+
+
+def _cuda_info() -> dict[str, Any]:
+    info: dict[str, Any] = {"built": False, "usable": is_usable("cuda"), "reason": _cuda_reason()}
+    module = _load_cuda()
+    if module is not None:
+        info["built"] = True
+        info["runtime"] = _version(module.runtime_version())
+        info["driver"] = _version(module.driver_version())
+        info["devices"] = [
+            {"name": name, "compute_capability": f"{major}.{minor}"} for name, major, minor in module.devices()
+        ]
+    return info
+
+
+def _version(number: int) -> str | None:
+    """13000 to "13.0"; 0, which means there is none, to None."""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else None

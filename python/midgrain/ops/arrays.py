@@ -48,7 +48,7 @@ def is_torch(array: object) -> bool:
 
 def kernel_device(tensor: Any) -> Any:
     """A torch tensor's own device where its kernels are usable, else the CPU."""
-    usable = tensor.is_cuda and _kernels.build_info()["cuda"]["usable"]
+    usable = tensor.is_cuda and _kernels.is_usable("cuda")
     return tensor.device if usable else sys.modules["torch"].device("cpu")
 
 
