@@ -36,9 +36,16 @@ def examples(page: Path) -> list[str]:
     return [match["code"] for match in FENCE.finditer(page.read_text(encoding="utf-8")) if not match["why"]]
 
 
-def small_network() -> nn.Module:
+def small_network(channels: int = 3) -> nn.Module:
     torch.manual_seed(0)
-    layers = (nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    layers = (
+        nn.Conv2d(channels, 6, 3, 2),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
     return nn.Sequential(*layers, nn.Linear(8, 4)).eval()
 
 
@@ -76,6 +83,12 @@ def names(tmp_path, monkeypatch) -> dict[str, Any]:
         "train_loader": [(many, torch.full((1000,), number)) for number in range(4)],
         "val_loader": loader,
         "train_data": dataset,
+        # Of two-stream networks: eight frames, and the motion between them.
+        "clip_x": torch.randn(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(3)),
+        "rgb_network": nn.Sequential(
+            nn.Conv3d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 4)
+        ).eval(),
+        "flow_network": small_network(channels=14),
         "__name__": "example",
     }
 

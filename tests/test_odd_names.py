@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from html.parser import HTMLParser
@@ -145,9 +144,12 @@ def test_pictures(tmp_path, monkeypatch, capsys) -> None:
         with open(os.fsencode(folder) + b"/" + name, "wb") as file:
             Image.new("RGB", (256, 256), (200, 30, 30)).save(file, "png")
     monkeypatch.setattr("sys.argv", ["midgrain", "explain", "in", "--method", "centre", "-o", "out", "--target", "3"])
-    with contextlib.suppress(SystemExit):
+    with pytest.raises(SystemExit) as done:
         main()
-    assert "[bold]$_.png" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (done.value.code or 0, said.err) == (0, "")
+    assert "[bold]$_.png" in said.out
+    assert "caf\\udce9.png" in said.out
     expected = {os.fsdecode(name[:-4]) + ".centre.png" for name in names}
     assert files_under(tmp_path / "out") == expected
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}

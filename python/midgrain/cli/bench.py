@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from midgrain.cli.output import console, errors, print_json
+from midgrain.cli.output import console, errors, print_json, say
 from midgrain.timing import machine, race, summary
 
 if TYPE_CHECKING:
@@ -187,11 +187,7 @@ def _picture(seed: int, frames: int, height: int, width: int) -> npt.NDArray[np.
 
 def _show(facts: dict[str, Any], threads: Sequence[int]) -> None:
     here, kernels = facts["machine"], facts["kernels"]
-    console.print(
-        f"{here['processor']}, {here['cores']} cores; midgrain {facts['midgrain']}, {kernels['instruction_set']}",
-        highlight=False,
-        markup=False,
-    )
+    say(f"{here['processor']}, {here['cores']} cores; midgrain {facts['midgrain']}, {kernels['instruction_set']}")
     table = Table(box=None, pad_edge=False)
     table.add_column("milliseconds", no_wrap=True)
     for n in threads:
@@ -209,14 +205,12 @@ def _show(facts: dict[str, Any], threads: Sequence[int]) -> None:
     console.print(table)
     network = facts["network"]
     if "missing" in network:
-        console.print(f"no explanation timed: {network['missing']}", highlight=False, markup=False)
+        say(f"no explanation timed: {network['missing']}")
         return
-    console.print(
+    say(
         f"{network['name']}, {network['threads']} threads: forward and backward pass "
         f"{_milliseconds(network['forward and backward'])} ms, whole explanation (swag-ig) "
-        f"{_milliseconds(network['swag-ig'])} ms, {network['ratio']:.2f} times as long",
-        highlight=False,
-        markup=False,
+        f"{_milliseconds(network['swag-ig'])} ms, {network['ratio']:.2f} times as long"
     )
 
 

@@ -30,7 +30,7 @@ from midgrain.cli.options import (
     class_number,
     load_network,
 )
-from midgrain.cli.output import console, errors, print_json, with_progress
+from midgrain.cli.output import complain, console, print_json, say, with_progress
 from midgrain.files import check_writable_folder
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def compare(
             # What nobody asked for by name is left out where the network does not suit it.
             if method or options:
                 raise
-            errors.print(f"midgrain: {name} left out: {error}", highlight=False, markup=False, soft_wrap=True)
+            complain(f"{name} left out: {error}")
         seconds[name] = time.perf_counter() - started
     if not made:
         raise ValueError(f"method: none of {', '.join(names)} suits this network; see 'midgrain methods'")
@@ -114,7 +114,7 @@ def compare(
     for name in made:
         table.add_row(name, f"{seconds[name]:.2f}")
     console.print(table)
-    console.print(f"{photo}: {title} -> {output}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{photo}: {title} -> {output}")
 
 
 def _names(given: Sequence[str] | None) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from midgrain.cli.explaining import explain_picture, ranking, save_figure, save_picture
-from midgrain.cli.output import console
+from midgrain.cli.output import console, say
 from midgrain.files import check_writable_folder
 
 __all__ = ["demo"]
@@ -55,7 +55,7 @@ def demo(
     save_figure(figure, comparison_path)
     # The first one also loads what torch loads lazily.
     console.print(f"{min(seconds):.2f} s per explanation, the network's passes included", highlight=False)
-    console.print(f"{overlay_path}\n{comparison_path}", highlight=False, markup=False, soft_wrap=True)
+    say(f"{overlay_path}\n{comparison_path}")
 
 
 def _photograph() -> Path:

@@ -26,7 +26,7 @@ from midgrain.cli.options import (
     load_network,
     options_of_measures,
 )
-from midgrain.cli.output import console, errors, print_json
+from midgrain.cli.output import complain, console, print_json, say
 
 if TYPE_CHECKING:
     from midgrain.evaluate import Results, Summary
@@ -150,20 +150,10 @@ def evaluate(
         )
         return
     console.print(_table(summary))
-    console.print(
-        f"{summary.samples} samples, {summary.skipped} left out -> {report}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"{summary.samples} samples, {summary.skipped} left out -> {report}")
     if len(noted):
         line = noted.iloc[0]
-        errors.print(
-            f"midgrain: {len(noted)} error(s), the first at {line['id']}, {line['stage']}: {line['error']}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        complain(f"{len(noted)} error(s), the first at {line['id']}, {line['stage']}: {line['error']}")
 
 
 def _names(given: Sequence[str] | None, usual: Sequence[str]) -> list[str]:

@@ -41,7 +41,7 @@ from midgrain.cli.options import (
     class_number,
     load_network,
 )
-from midgrain.cli.output import console, errors, fail, print_json, with_progress
+from midgrain.cli.output import complain, fail, print_json, say, with_progress
 from midgrain.cli.sources import check_there, find_sources
 from midgrain.files import check_writable_folder
 
@@ -154,16 +154,13 @@ def explain(
         print_json(rows)
     else:
         for row in rows:
-            console.print(
+            say(
                 f"{row['picture']}: {row['target']['label']} ({row['target']['probability']:.1%}), "
-                f"{row['method']} -> {row['output']}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
+                f"{row['method']} -> {row['output']}"
             )
     if failed:
         for line in failed:
-            errors.print(f"midgrain: {line}", highlight=False, markup=False, soft_wrap=True)
+            complain(f"{line}")
         fail(f"{len(failed)} of {len(tasks)} explanations failed")
 
 

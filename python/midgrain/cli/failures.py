@@ -21,7 +21,7 @@ from midgrain.cli.options import (
     find_device,
     load_network,
 )
-from midgrain.cli.output import console, errors, fail, print_json
+from midgrain.cli.output import complain, fail, print_json, say
 from midgrain.cli.sources import check_there, find_sources
 from midgrain.files import check_writable_folder
 
@@ -111,14 +111,14 @@ def fit(
         }
         print_json(found)
         return
-    _say(
+    say(
         f"{int(counts.sum())} images of {len(counts)} of {stats.n_classes} classes, {stats.n_filters} filters of "
         f"{stats.layer} -> {output}"
     )
     if few:
         low = _nearest(int(counts.min()))
         nearer = f"nearer ones (--low {low} --high {round(100 - low, 2)}) or " if low < 50 else ""
-        _say(
+        say(
             f"{few} of these classes have fewer than 1000 images, which percentiles 0.1 and 99.9 need: give the report "
             f"{nearer}--few extreme"
         )
@@ -184,8 +184,8 @@ def report(
         print_json({**summary, "unreadable": pictures.errors, "output": str(output), "report": str(page)})
         return
     for line in _lines(summary):
-        _say(line)
-    _say(f"-> {page}")
+        say(line)
+    say(f"-> {page}")
     _note(pictures)
 
 
@@ -259,10 +259,10 @@ def fix(
         print_json(rows)
     else:
         for row in rows:
-            _say(_told(row))
+            say(_told(row))
     if failed:
         for line in failed:
-            errors.print(f"midgrain: {line}", highlight=False, markup=False, soft_wrap=True)
+            complain(f"{line}")
         fail(f"{len(failed)} of {len(files)} pictures failed")
 
 
@@ -298,19 +298,10 @@ def _nearest(images: int) -> float:
     return round(-(-10_000 // max(images, 2)) / 100, 2)
 
 
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
 def _note(pictures: LabelledPictures) -> None:
     if pictures.errors:
         name, problem = next(iter(pictures.errors.items()))
-        errors.print(
-            f"midgrain: {len(pictures.errors)} picture(s) left out, the first {name}: {problem}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        complain(f"{len(pictures.errors)} picture(s) left out, the first {name}: {problem}")
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:

@@ -32,7 +32,7 @@ from midgrain.cli.options import (
     class_number,
     load_network,
 )
-from midgrain.cli.output import console, errors, print_json
+from midgrain.cli.output import complain, console, errors, print_json, say
 
 if TYPE_CHECKING:
     from midgrain.video import LiveStream, StreamReport
@@ -193,7 +193,7 @@ def _line(served: LiveStream) -> str:
 
 def _tell(report: StreamReport, source: str, url: str, as_json: bool) -> None:
     for complaint in report.complaints:
-        errors.print(f"midgrain: {complaint}", highlight=False, markup=False, soft_wrap=True)
+        complain(f"{complaint}")
     if as_json:
         from midgrain.video.server_hub import report_facts
 
@@ -201,4 +201,4 @@ def _tell(report: StreamReport, source: str, url: str, as_json: bool) -> None:
         return
     made = f"{report.written} frames shown, {report.dropped} dropped, {report.windows} windows"
     latency = f", {1000 * report.latency.p50:.0f} ms late (median)" if report.latency.count else ""
-    console.print(f"{source}: {made}{latency} ({report.ended})", highlight=False, markup=False, soft_wrap=True)
+    say(f"{source}: {made}{latency} ({report.ended})")

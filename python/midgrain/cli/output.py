@@ -9,22 +9,34 @@ from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 
-__all__ = ["console", "errors", "fail", "print_json", "with_progress"]
+from midgrain.files import encodable
+
+__all__ = ["complain", "console", "errors", "fail", "print_json", "say", "with_progress"]
 
 console = Console()
 errors = Console(stderr=True)
 _Item = TypeVar("_Item")
 
 
+def say(line: str) -> None:
+    """A line on stdout as it is: names of files may look like markup, or be no UTF-8."""
+    console.print(encodable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def complain(line: str) -> None:
+    """Likewise on stderr, after the program's name."""
+    errors.print(f"midgrain: {encodable(line)}", highlight=False, markup=False, soft_wrap=True)
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
     """One line on stderr, then the end."""
-    sys.stderr.write("midgrain: " + " ".join(message.split()) + "\n")
+    sys.stderr.write("midgrain: " + encodable(" ".join(message.split())) + "\n")
     sys.exit(code)
 
 
 def print_json(value: Any) -> None:
     """Machine-readable output, nothing else on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(encodable(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def with_progress(items: Sequence[_Item], *, silent: bool) -> Iterable[_Item]:

@@ -19,7 +19,7 @@ from midgrain.cli.options import (
     find_device,
     load_network,
 )
-from midgrain.cli.output import console, errors, print_json
+from midgrain.cli.output import complain, console, print_json, say
 
 if TYPE_CHECKING:
     from midgrain.evaluate.papers import Line, Reproduction
@@ -139,33 +139,33 @@ def _show_list(tables: Sequence[PaperTable]) -> None:
 
     for table in tables:
         layout = LAYOUTS.get(table.layout)
-        _say(f"[bold]{table.name}[/bold]: {table.title}", markup=True)
-        _say(f"  source: {table.source}")
+        console.print(f"[bold]{table.name}[/bold]: {table.title}", highlight=False, soft_wrap=True)
+        say(f"  source: {table.source}")
         if layout is None:
-            _say("  data: none")
+            say("  data: none")
         else:
-            _say(f"  data: {layout.title}: {layout.places}")
+            say(f"  data: {layout.title}: {layout.places}")
         for network in table.networks:
             cost = (
                 f"about {table.passes(network.name):,} passes for each sample" if layout else "each method some times"
             )
-            _say(f"  {network.name}: {network.model or 'your --model'}, {cost}")
+            say(f"  {network.name}: {network.model or 'your --model'}, {cost}")
 
 
 def _show(found: Reproduction) -> None:
-    _say(f"{found.table.title}; {found.table.source}")
+    say(f"{found.table.title}; {found.table.source}")
     for network in found.table.networks:
         lines = [line for line in found.lines if line.network == network.name]
         if lines:
-            _say(f"{network.name}: {found.networks.get(network.name, 'not run, the figures of the paper')}")
+            say(f"{network.name}: {found.networks.get(network.name, 'not run, the figures of the paper')}")
         for part in _side_by_side(lines, run=network.name in found.networks):
             console.print(_table(part, found, run=network.name in found.networks))
     for difference in found.differences:
-        _say(f"- {difference}")
+        say(f"- {difference}")
     for folder in found.folders.values():
-        _say(f"-> {folder / 'report.html' if (folder / 'report.html').is_file() else folder}")
+        say(f"-> {folder / 'report.html' if (folder / 'report.html').is_file() else folder}")
     for error in found.errors:
-        errors.print(f"midgrain: {error}", highlight=False, markup=False, soft_wrap=True)
+        complain(f"{error}")
 
 
 def _side_by_side(lines: Sequence[Line], *, run: bool) -> list[list[Line]]:
@@ -205,7 +205,3 @@ def _cells(line: Line | None, digits: int) -> tuple[str, str, str]:
     if line.low is not None and line.high is not None:
         here += f" \\[{line.low:.{digits}f}, {line.high:.{digits}f}]"
     return paper, here, "" if line.difference is None else f"{line.difference:+.{digits}f}"
-
-
-def _say(text: str, *, markup: bool = False) -> None:
-    console.print(text, highlight=False, markup=markup, soft_wrap=True)

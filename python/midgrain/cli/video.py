@@ -35,7 +35,7 @@ from midgrain.cli.options import (
     class_number,
     load_network,
 )
-from midgrain.cli.output import console, errors, print_json
+from midgrain.cli.output import complain, print_json, say
 
 if TYPE_CHECKING:
     from midgrain.video import StreamReport
@@ -141,23 +141,18 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
 
 def _tell(report: StreamReport, source: str, output: Path, as_json: bool) -> None:
     for complaint in report.complaints:
-        errors.print(f"midgrain: {complaint}", highlight=False, markup=False, soft_wrap=True)
+        complain(f"{complaint}")
     if as_json:
         print_json({"source": source, "output": str(output) if report.written else None, **_plain(asdict(report))})
         return
     if not report.written:
-        console.print(f"{source}: {report.ended}, nothing written", highlight=False, markup=False, soft_wrap=True)
+        say(f"{source}: {report.ended}, nothing written")
         return
     speed = report.written / report.seconds if report.seconds else 0.0
     dropped = f", {report.dropped} left out" if report.dropped else ""
     ended = "" if report.ended == "end of stream" else f" ({report.ended})"
     made = f"{report.written} frames{dropped}, {report.windows} windows, {speed:.1f} frames/s"
-    console.print(
-        f"{source}: {made}{ended} -> {output}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"{source}: {made}{ended} -> {output}")
 
 
 def _plain(value: Any) -> Any:
