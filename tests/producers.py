@@ -49,6 +49,22 @@ _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 
+_capsule_name = ctypes.pythonapi.PyCapsule_GetName
+_capsule_name.restype = ctypes.c_char_p
+_capsule_name.argtypes = (ctypes.py_object,)
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype = ctypes.c_void_p
+_capsule_pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
+
+
+def on_device(capsule: object, device: tuple[int, int]) -> object:
+    """The capsule, which now says that its array is on another device."""
+    name = _capsule_name(capsule)
+    kind = ManagedVersioned if name == b"dltensor_versioned" else Managed
+    kind.from_address(_capsule_pointer(capsule, name)).tensor.device = Device(*device)
+    return capsule
+
+
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 
 

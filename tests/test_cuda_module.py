@@ -12,6 +12,7 @@ import cuda_library as cuda
 import midgrain as mg
 from midgrain import _kernels
 from midgrain.errors import CudaError
+from producers import on_device
 
 pytestmark = pytest.mark.skipif(cuda.COMPILER is None, reason="needs g++")
 
@@ -49,7 +50,7 @@ class Capsule:
         if version and not self.versioned:
             raise TypeError("unexpected keyword argument 'max_version'")
         assert stream == -1
-        return self.array.__dlpack__(**version)
+        return on_device(self.array.__dlpack__(**version), self.device)
 
 
 @pytest.fixture(autouse=True)
