@@ -195,9 +195,7 @@ def _tell(report: StreamReport, source: str, url: str, as_json: bool) -> None:
     for complaint in report.complaints:
         complain(f"{complaint}")
     if as_json:
-        from midgrain.video.server_hub import report_facts
-
-        print_json({"source": source, "url": url.partition("?")[0], **report_facts(report)})
+        print_json({"source": source, "url": url.partition("?")[0], **report.facts()})
         return
     made = f"{report.written} frames shown, {report.dropped} dropped, {report.windows} windows"
     latency = f", {1000 * report.latency.p50:.0f} ms late (median)" if report.latency.count else ""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,7 +141,7 @@ def _tell(report: StreamReport, source: str, output: Path, as_json: bool) -> Non
     for complaint in report.complaints:
         complain(f"{complaint}")
     if as_json:
-        print_json({"source": source, "output": str(output) if report.written else None, **_plain(asdict(report))})
+        print_json({"source": source, "output": str(output) if report.written else None, **report.facts()})
         return
     if not report.written:
         say(f"{source}: {report.ended}, nothing written")
@@ -153,12 +151,3 @@ def _tell(report: StreamReport, source: str, output: Path, as_json: bool) -> Non
     ended = "" if report.ended == "end of stream" else f" ({report.ended})"
     made = f"{report.written} frames{dropped}, {report.windows} windows, {speed:.1f} frames/s"
     say(f"{source}: {made}{ended} -> {output}")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can say: null for what is not known."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

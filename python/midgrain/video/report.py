@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 __all__ = ["StageTimes", "StreamReport"]
 
@@ -54,3 +56,23 @@ class StreamReport:
     latency: StageTimes = field(default_factory=lambda: StageTimes(0, 0.0, float("nan"), float("nan")))
     ended: str = "running"
     complaints: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON has it: None for what is not known.
+
+        Example:
+            >>> from midgrain.video import StreamReport
+            >>> facts = StreamReport(frames=3).facts()
+            >>> facts["frames"], facts["latency"]["p50"]
+            (3, None)
+        """
+        found: dict[str, Any] = _plain(asdict(self))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,11 +15,11 @@ from aiohttp import web
 
 from midgrain.video.broadcast import Broadcast, Viewer
 from midgrain.video.choices import Choices
-from midgrain.video.report import StageTimes, StreamReport
+from midgrain.video.report import StreamReport
 from midgrain.video.server_viewer import Connection
 from midgrain.video.settings import Controls, Settings
 
-__all__ = ["Hub", "report_facts"]
+__all__ = ["Hub"]
 
 _REPORT_PAUSE = 0.5
 _SETTINGS_PAUSE = 0.1
@@ -111,7 +111,7 @@ class Hub:
 
     def report_facts(self) -> dict[str, Any]:
         """The report as JSON has it, and how many look at the stream."""
-        return {**report_facts(self._latest_report), "viewers": self.broadcast.viewers}
+        return {**self._latest_report.facts(), "viewers": self.broadcast.viewers}
 
     def methods(self) -> list[dict[str, Any]]:
         """What may be chosen, with what is known of each."""
@@ -192,31 +192,6 @@ def _refused(before: Settings, now: Settings, complaints: Sequence[str]) -> dict
             # The latest that speaks of it, or the latest.
             found[name] = next((text for text in reversed(complaints) if str(tried) in text), complaints[-1])
     return found
-
-
-def report_facts(report: StreamReport) -> dict[str, Any]:
-    """A report as JSON has it: None for what is not known yet.
-
-    Example:
-        >>> from midgrain.video import StreamReport
-        >>> from midgrain.video.server_hub import report_facts
-        >>> facts = report_facts(StreamReport(frames=3))
-        >>> facts["frames"], facts["latency"]["p50"]
-        (3, None)
-    """
-    facts = {name: getattr(report, name) for name in report.__dataclass_fields__}
-    facts["seconds"], facts["rate"] = _number(report.seconds), _number(report.rate)
-    facts["stages"] = {name: _stage_facts(stage) for name, stage in report.stages.items()}
-    facts["latency"] = _stage_facts(report.latency)
-    facts["complaints"] = list(report.complaints)
-    return facts
-
-
-def _stage_facts(stage: StageTimes) -> Mapping[str, Any]:
-    facts = asdict(stage)
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in facts.items()
-    }
 
 
 def _number(value: float) -> float:
