@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 
 import pytest
+import torch
 
 import midgrain
 
@@ -19,6 +20,7 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
+    torch.manual_seed(0)  # Untrained networks of examples are the same in every run.
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

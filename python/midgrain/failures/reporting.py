@@ -114,6 +114,7 @@ def report(
 
     Example:
         >>> import tempfile, torch, midgrain as mg
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(
         ...     torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
         ...     torch.nn.Linear(8, 4))
