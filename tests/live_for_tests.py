@@ -79,6 +79,7 @@ class Feeder:
         self.longest = 0.0
         self.complaints = ["the camera <b>blinked</b>"]
         self._stop = threading.Event()
+        self._first = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feeder")
 
     def report(self) -> StreamReport:
@@ -96,6 +97,7 @@ class Feeder:
 
     def __enter__(self):
         self._thread.start()
+        assert self._first.wait(30)  # From here on there is a picture to ask for.
         return self
 
     def __exit__(self, *_):
@@ -108,6 +110,7 @@ class Feeder:
             begin = time.perf_counter()
             self.broadcast.write(drawn)
             self.longest = max(self.longest, time.perf_counter() - begin)
+            self._first.set()
             self.written += 1
 
 
