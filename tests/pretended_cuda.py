@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from midgrain import _kernels
 from midgrain.errors import BackendUnavailableError
-from pretended_rules import check_kernel, check_same_device, host_waits, operator, written
+from pretended_rules import check_kernel, check_same_device, host_waits, is_composite, operator, written
 from pretended_state import questions, torch_cuda
 
 __all__ = ["CUDA", "Pretended", "Traffic", "pretended_cuda"]
@@ -172,6 +172,17 @@ def _index(index: Any) -> Any:
     return index
 
 
+def _flat(values: Iterable[Any]) -> list[Any]:
+    """Arguments of an operator, lists among them opened."""
+    return [leaf for each in values for leaf in (each if isinstance(each, tuple | list) else (each,))]
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_inside(each) for each in value]
+    return value.inside if isinstance(value, Pretended) else value
+
+
 class _Device:
     """Runs operators on what is inside of the tensors."""
 
@@ -183,13 +194,16 @@ class _Device:
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """One operator, below autograd."""
-        leaves = pytree.tree_leaves((args, kwargs))
+        leaves = _flat(args) + _flat(kwargs.values())
         tensors = [(leaf, isinstance(leaf, Pretended)) for leaf in leaves if isinstance(leaf, Tensor)]
         where = kwargs.get("device")
-        made_here = any(there for _, there in tensors) if where is None else where.type in ("cuda", "meta")
-        if not made_here and not any(there for _, there in tensors):
+        is_here = any(there for _, there in tensors)
+        made_here = is_here if where is None else where.type in ("cuda", "meta")
+        if not made_here and not is_here:
             return func(*args, **kwargs)
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        if any(not there and tensor.is_meta for tensor, there in tensors):
+            raise NotImplementedError(f"a shell without values; torch's C++ made it from Python's numbers: {func}")
+        if is_composite(func):
             with _Operators(self):  # In inference mode they come whole.
                 return func.decompose(*args, **kwargs)
         outputs = [
@@ -204,12 +218,16 @@ class _Device:
                 raise BackendUnavailableError("the array is on a CUDA device, but its kernels are not usable")
             self.traffic.kernels += 1
         self._count(func, args, kwargs, tensors, made_here)
-        inner_args, inner_kwargs = pytree.tree_map_only(Pretended, lambda each: each.inside, (args, kwargs))
+        inner_args = [_inside(each) for each in args]
+        inner_kwargs = {key: _inside(each) for key, each in kwargs.items()}
         if where is not None:
             inner_kwargs["device"] = _CPU
         if inner_kwargs.get("pin_memory"):
             inner_kwargs["pin_memory"] = False
-        with self._randomness(func):
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            with self._randomness():
+                result = func(*inner_args, **inner_kwargs)
+        else:
             result = func(*inner_args, **inner_kwargs)
         if torch.Tag.inplace_view in func.tags:
             with no_dispatch():  # The shell's own shape.
@@ -229,7 +247,9 @@ class _Device:
                 return own[id(tensor)]
             return Pretended(tensor) if made_here else tensor
 
-        return pytree.tree_map_only(Tensor, wrap, result)
+        if isinstance(result, tuple | list):
+            return type(result)(wrap(each) if isinstance(each, Tensor) else each for each in result)
+        return wrap(result) if isinstance(result, Tensor) else result
 
     def _count(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: Any, made_here: bool) -> None:
         traffic, name = self.traffic, operator(func)
@@ -244,11 +264,8 @@ class _Device:
             traffic.reads += host_waits(func, args, kwargs)
 
     @contextmanager
-    def _randomness(self, func: Any) -> Iterator[None]:
+    def _randomness(self) -> Iterator[None]:
         """Random numbers come from the device's generator, not from the CPU's."""
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            yield
-            return
         with self._lock:
             before = torch.get_rng_state()
             torch.set_rng_state(self.random.get_state())
@@ -273,6 +290,10 @@ class _Operators(TorchDispatchMode):
     def __init__(self, device: _Device):
         super().__init__()
         self.device = device
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # Nothing is compiled, and the guard against it takes as long as all the rest.
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return self.device.run(func, args, kwargs or {})
@@ -301,7 +322,8 @@ class _Calls(TorchFunctionMode):
             return args[0].to(_shell(where))
         if "device" in kwargs:
             kwargs["device"] = _shell(kwargs["device"], names=True)
-        args = tuple(_shell(each, names=func is Tensor.to) for each in args)
+        if func is Tensor.to or any(isinstance(each, torch.device) for each in args):
+            args = tuple(_shell(each, names=func is Tensor.to) for each in args)
         if name in ("tensor", "new_tensor", "as_tensor", "asarray"):
             return _from_values(func, args, kwargs)
         if kwargs.get("pin_memory"):
@@ -361,8 +383,8 @@ def pretended_cuda(*, kernels: bool = True) -> Iterator[Traffic]:
         stack.enter_context(mock.patch.object(threading.Thread, "_bootstrap_inner", started))
         for name, stand_in in torch_cuda(device.random).items():
             stack.enter_context(mock.patch.object(torch.cuda, name, stand_in))
-        for module, name in questions():
-            stack.enter_context(mock.patch.object(module, name, return_value=False))
+        for (module, name), answer in questions(_Calls).items():
+            stack.enter_context(mock.patch.object(module, name, answer))
         usable = functools.partial(_usable, kernels)
         stack.enter_context(mock.patch.object(_kernels, "is_usable", usable))
         _device = device

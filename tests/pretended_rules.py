@@ -1,7 +1,7 @@
 """What torch refuses on a CUDA device and what it lets pass, for the pretended device of pretended_cuda.py.
 
-Sources: torch's TensorIterator (compute_types), TensorAdvancedIndexing (make_info, index_put_, masked_fill_), the code of
-`where` and `fill_`, and the check that torch puts before every other CUDA kernel.
+Sources: torch's TensorIterator (compute_types), TensorAdvancedIndexing (make_info, index_put_, masked_fill_), the code
+of `where` and `fill_`, and the check that torch puts before every other CUDA kernel.
 """
 
 from __future__ import annotations
@@ -44,9 +44,16 @@ _MATRIX_PRODUCTS = frozenset(
 )
 
 
+@functools.cache
 def operator(func: Any) -> str:
     """An operator's name without namespace and overload."""
     return str(func.overloadpacket.__name__)
+
+
+@functools.cache
+def is_composite(func: Any) -> bool:
+    """Does it consist of other operators?"""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
 @functools.cache

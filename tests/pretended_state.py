@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.overrides import _get_current_function_mode_stack
 
 __all__ = ["questions", "torch_cuda"]
 
@@ -42,14 +43,21 @@ def torch_cuda(random: torch.Generator) -> dict[str, Callable[..., Any]]:
     }
 
 
-def questions() -> list[tuple[Any, str]]:
-    """Where torch's functions in Python ask whether a mode wants them whole.
+def questions(own: type) -> dict[tuple[Any, str], Callable[..., bool]]:
+    """Stand-ins for the question of torch's functions in Python whether a mode wants them whole: (module, name).
 
-    It would run them, backward passes and all hooks in these among them, with the mode off. It is needed for what they
-    call, and they have no need of it.
+    A mode would run them, backward passes with all their hooks among them, with itself off. The device's is needed for
+    what they call and not for them; others (midgrain's) still get them.
+
+    Args:
+        own: the device's mode.
     """
+
+    def asked(*_: Any) -> bool:
+        return any(not isinstance(mode, own) for mode in _get_current_function_mode_stack())
+
     names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
     modules = [
         module for name, module in sys.modules.items() if name.startswith("torch.") and name != "torch.overrides"
     ]
-    return [(module, name) for module in modules for name in names if name in vars(module)]
+    return {(module, name): asked for module in modules for name in names if name in vars(module)}

@@ -90,7 +90,10 @@ WRONG = {
     "index_select": (lambda x: x.index_select(0, FIRST), MIXED),
     "scatter": (lambda x: x.scatter(0, torch.zeros(1, 4, dtype=torch.int64), 1.0), MIXED),
     "index_add": (lambda x: torch.zeros(3, 4).index_add_(0, FIRST, x[:2]), MIXED),
-    "take_along_dim": (lambda x: torch.take_along_dim(x, torch.zeros(3, 1, dtype=torch.int64), 1), "got tensor with cpu Device"),
+    "take_along_dim": (
+        lambda x: torch.take_along_dim(x, torch.zeros(3, 1, dtype=torch.int64), 1),
+        "got tensor with cpu Device",
+    ),
     "index of a CPU tensor": (lambda x: torch.zeros(12)[x.argmax(1)], CPU_INDEXED),
     "mask of a CPU tensor": (lambda x: torch.zeros(3, 4)[x > 0], CPU_INDEXED),
     "masked values set": (lambda x: x.__setitem__(x > 0, torch.ones(6)), MIXED),
