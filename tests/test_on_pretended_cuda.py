@@ -130,7 +130,7 @@ OPTIONS = [
     ("lime", {"superpixels": lambda on: LABELS[2].numpy(), "n_samples": 12}),
     ("lime-prior", {"n_samples": 12, "prior": "cells", "layer": "3"}),
     ("kernel-shap", {"n_samples": 40, "baseline": "blur", "output": "logit"}),
-    ("xrai", {"mode": "fast", "scorer": "guided"}),
+    ("xrai", {"mode": "fast", "scorer": "guided", "superpixels": "image+gradient"}),
     ("xrai", {"superpixels": own_labels, "scorer": "vanilla", "min_pixel_diff": 5}),
     ("rise", {"n_samples": 40, "baseline": "blur", "stop_at": 0.5, "grid": 4}),
     ("rise", {"n_samples": 20, "baseline": lambda on: on(torch.full((3, 1, 1), 0.3))}),
@@ -142,7 +142,7 @@ OPTIONS = [
         for each in (
             {"perturbation": "fade", "variant": "delete"},
             {"jitter": True, "stop_at": 0.9},
-            {"variant": "dual"},
+            {"variant": "hybrid"},
         )
     ),
     ("sise", {"mu": 0.2, "output": "logit"}),
@@ -150,10 +150,10 @@ OPTIONS = [
     ("jittercam", {"inner": "layercam", "scales": (1.0, 2.0)}),
     ("jittercam", {"inner": "eigencam", "shared_trunk": False, "batch_size": 2}),
     ("ablationcam", {"batch_size": 3, "relu": False}),
-    ("scorecam", {"n_channels": 3, "weights": "difference"}),
+    ("scorecam", {"n_channels": 3, "weights": "channel-softmax"}),
     *(("integrated-gradients", {"n_steps": 4, "baseline": each}) for each in ("black", "blur", "noise", "white")),
-    ("integrated-gradients", {"n_steps": 4, "rule": "trapezoid", "channels": "sum", "batch_size": 1}),
-    ("smoothgrad", {"n_samples": 6, "of": "guided", "average": "square", "stop_at": 0.9}),
+    ("integrated-gradients", {"n_steps": 4, "rule": "trapezium", "channels": "sum", "batch_size": 1}),
+    ("smoothgrad", {"n_samples": 6, "of": "guided", "average": "squared", "stop_at": 0.9}),
     ("smoothgrad", {"n_samples": 4, "average": "variance", "batch_size": 1}),
     ("fullgrad", {"rescale": "layer", "implicit": False}),
 ]
@@ -199,9 +199,18 @@ class Bent(nn.Module):
         return self.last(nn.functional.gelu(tokens).mean(1))
 
 
-@pytest.mark.parametrize("name", ["fullgrad", "guided", "gradcam", "swag-ig", "rise"])
-def test_a_transformer(name) -> None:
-    net, options = seeded(Bent).eval(), {"layer": "norm"} if name == "gradcam" else {}
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fullgrad", {}),
+        ("vanilla", {}),
+        ("gradcam", {"layer": "norm"}),
+        ("swag-ig", {"scorer": "fullgrad"}),
+        ("rise", {}),
+    ],
+)
+def test_a_transformer(name, options) -> None:
+    net = seeded(Bent).eval()
     expected = quick_explainer(name, net, **options)(batch_for())
     with pretended_cuda():
         found = quick_explainer(name, copy.deepcopy(net).cuda(), **options)(batch_for().cuda())
@@ -242,11 +251,11 @@ def test_the_input_may_be_in_a_graph_or_strided(name) -> None:
 def test_networks_and_inputs_on_different_devices() -> None:
     """Torch says what is wrong; the network is as before."""
     with pretended_cuda():
-        net = tiny_net()
+        net, x = tiny_net(), batch_for().cuda()
         before = state_of(net)
         for name in ("vanilla", "swag-ig", "gradcam", "rise"):
             with pytest.raises(RuntimeError, match="same device"):
-                quick_explainer(name, net)(batch_for().cuda())
+                quick_explainer(name, net)(x)
         assert_unchanged(before, state_of(net))
 
 
