@@ -122,6 +122,12 @@ def test_moved_weights_are_recorded_anew_and_changed_ones_are_not():
     model[0].weight = nn.Parameter(model[0].weight.detach() * -1)
     same(compiled(X), swag(X))
     assert recorder.records == 2
+    model[-1] = nn.Linear(6, 5)
+    same(compiled(X), swag(X))
+    assert recorder.records == 3
+    model[0].weight.data = model[0].weight.data.clone()
+    same(compiled(X), swag(X))
+    assert recorder.records == 4
 
 
 def test_the_model_stays_as_it_was():

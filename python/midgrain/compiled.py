@@ -62,6 +62,25 @@ class CudaRecorder:
         return graph.replay, recorded
 
 
+class _Weights:
+    """Where a model's modules, parameters and buffers were; asked with every replay, so nothing is searched for."""
+
+    def __init__(self, model: Any) -> None:
+        self._entries: list[tuple[dict[str, Any], str, Any, int]] = []
+        for module in model.modules() if isinstance(model, nn.Module) else ():
+            tables: list[dict[str, Any]] = [module._parameters, module._buffers, module._modules]
+            for held in tables:
+                for name, value in held.items():
+                    self._entries.append((held, name, value, value.data_ptr() if isinstance(value, Tensor) else 0))
+
+    def are_where_they_were(self) -> bool:
+        """Is none of them another one, or elsewhere?"""
+        for held, name, value, address in self._entries:
+            if held.get(name) is not value or (isinstance(value, Tensor) and value.data_ptr() != address):
+                return False
+        return True
+
+
 @dataclass
 class _Recording:
     """One recorded graph, its inputs and its results."""
@@ -72,8 +91,7 @@ class _Recording:
     replay: Callable[[], None]
     explanation: Explanation
     checks: DeferredChecks
-    #: Where the model's parameters and buffers lay.
-    weights: tuple[int, ...]
+    weights: _Weights
     #: Keeps a callable target, and with it the identity that the recording is found by.
     target: Target
 
@@ -82,7 +100,8 @@ class CompiledExplainer:
     """An explainer whose work, network included, is recorded once and then replayed; see `Explainer.compile`.
 
     Call it as the explainer itself. The model's weights are read where they lie: training them in place shows in the
-    next call; where parameters have moved (`load_state_dict(assign=True)`, `.half()`), the work is recorded anew.
+    next call; where parameters have moved or modules were replaced (`load_state_dict(assign=True)`, `.half()`, a new
+    head), the work is recorded anew.
 
     Attributes:
         explainer: what was compiled.
@@ -152,7 +171,7 @@ class CompiledExplainer:
         """The graph for this kind of target, recorded where there is none yet; None where there cannot be one."""
         key = _key(target)
         found = self._recordings.get(key)
-        if isinstance(found, _Recording) and found.weights != _addresses(self.explainer.model):
+        if isinstance(found, _Recording) and not found.weights.are_where_they_were():
             found = None
         if found is None:
             found = self._recordings[key] = self._record(x, target)
@@ -183,7 +202,7 @@ class CompiledExplainer:
                 replay, (explanation, checks) = self._recorder.record(work, still)
         except Exception as error:  # Whatever a network does that a graph cannot hold.
             return _cause(error)
-        weights = _addresses(self.explainer.model)
+        weights = _Weights(self.explainer.model)
         return _Recording(still, classes, replay, explanation, checks, weights, target)
 
     def _replay(self, recording: _Recording, x: Tensor, target: Target) -> Explanation:
@@ -213,13 +232,6 @@ def _cause(error: BaseException) -> str:
         error = error.__context__
     lines = str(error).strip().splitlines()
     return ": ".join([type(error).__name__, *lines[:1]])
-
-
-def _addresses(model: Any) -> tuple[int, ...]:
-    """Where a model's parameters and buffers lie."""
-    if not isinstance(model, nn.Module):
-        return ()
-    return tuple(tensor.data_ptr() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
 
 @contextlib.contextmanager
