@@ -25,6 +25,9 @@ __all__ = ["CompiledExplainer", "CudaRecorder"]
 
 # Runs before a recording: libraries choose algorithms and allocate in their first ones.
 _WARM_UPS = 3
+# Graphs at a time, each with memory for the network's activations: a new callable target with every call must not fill
+# the device.
+_MOST_RECORDINGS = 8
 
 #: An explanation, and what has to be checked before it is believed.
 Recorded: TypeAlias = tuple[Explanation, DeferredChecks]
@@ -49,17 +52,23 @@ class CudaRecorder:
         Returns:
             What replays it, and what the work returned, whose tensors each replay overwrites.
         """
-        stream = torch.cuda.Stream(x.device)
-        stream.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                work()
-        torch.cuda.current_stream(x.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            recorded = work()
-        return graph.replay, recorded
+        with torch.cuda.device(x.device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UPS):
+                    work()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may allocate meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                recorded = work()
+
+        def replay() -> None:
+            with torch.cuda.device(x.device):
+                graph.replay()
+
+        return replay, recorded
 
 
 class _Weights:
@@ -174,6 +183,9 @@ class CompiledExplainer:
         if isinstance(found, _Recording) and not found.weights.are_where_they_were():
             found = None
         if found is None:
+            self._recordings.pop(key, None)
+            while len(self._recordings) >= _MOST_RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]
             found = self._recordings[key] = self._record(x, target)
             if isinstance(found, str):
                 warnings.warn(
