@@ -176,11 +176,9 @@ def test_evaluations(dims, kernels, tmp_path) -> None:
     }
     wanted = {name: options for name, options in wanted.items() if name.split(".")[0] in mg.evaluate.MEASURES}
     methods, options = ["swag-ig"], {"examples": 1, "baselines": ["noise"]}
-    expected = mg.evaluate(tiny_net(dims), samples(2, dims=dims), methods, wanted, tmp_path / "cpu", examples=1)
+    expected = mg.evaluate(tiny_net(dims), samples(2, dims=dims), methods, wanted, tmp_path / "cpu", **options)
     with pretended_cuda(kernels=kernels):
-        found = mg.evaluate(
-            tiny_net(dims).cuda(), samples(2, dims=dims), methods, wanted, tmp_path / "cuda", examples=1
-        )
+        found = mg.evaluate(tiny_net(dims).cuda(), samples(2, dims=dims), methods, wanted, tmp_path / "cuda", **options)
         assert not len(found.errors()), found.errors()
         one, other = found.frame().drop(columns="seconds"), expected.frame().drop(columns="seconds")
         assert list(one.columns) == list(other.columns)
