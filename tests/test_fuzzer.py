@@ -1,4 +1,4 @@
-"""The kernels against their definitions on a fuzzer's inputs (tests/fuzz); run_fuzzer.py tries as many as it is told."""
+"""The kernels against their definitions on a fuzzer's inputs (tests/fuzz); run_fuzzer.py tries as many as told."""
 
 from __future__ import annotations
 

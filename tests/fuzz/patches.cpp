@@ -121,9 +121,13 @@ void patches_of(Input& input) {
         largest = std::max(largest, std::fabs(static_cast<long double>(images[i])));
     }
     const auto terms = static_cast<long double>(elements);
-    // Not where a sum may overflow.
+    // Not where a sum may overflow, and not with NaN in a pixel that no patch reaches.
+    const auto is_finite = [](T value) { return std::isfinite(value); };
+    if (!std::all_of(images.begin(), images.end(), is_finite) || !std::all_of(back.begin(), back.end(), is_finite)) {
+        return;
+    }
     const long double most = std::max(largest, 1.0L) * std::max(largest_back, 1.0L) * terms * 8;
-    if (!(most < std::numeric_limits<T>::max()) || std::isnan(left)) return;
+    if (!(most < std::numeric_limits<T>::max())) return;
     // Products below the smallest number are lost, too.
     const long double within = terms * largest * largest_back * std::numeric_limits<T>::epsilon() * 64 +
                                (largest + largest_back) * terms * 64 * std::numeric_limits<T>::denorm_min();
