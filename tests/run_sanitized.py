@@ -92,7 +92,7 @@ def environment(sanitize: str, path: Path) -> dict[str, str]:
         # libstdc++ before anything else that may bring its own: sanitizers wrap its exceptions.
         "LD_PRELOAD": " ".join([*(done.stdout.strip() for done in libraries), "libstdc++.so.6"]),
         "PYTHONPATH": os.pathsep.join([str(path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(":"),
-        # So that Python's own small objects are watched too; a free-threaded Python has no other allocator than its own.
+        # So that Python's own small objects are watched too; a free-threaded Python has its own allocator only.
         **({} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"PYTHONMALLOC": "malloc"}),
         "OMP_NUM_THREADS": "1",  # torch's threads are not instrumented
         "NUMBA_DISABLE_JIT": "0",
