@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from midgrain.compat.captum.attribution import Attribution, Inputs, one_input, refused
+from midgrain.compat.captum.attribution import Attribution
+from midgrain.compat.captum.inputs import Inputs, one_input, refused
 from midgrain.ops.checks import check_int
 
 __all__ = ["NoiseTunnel"]
