@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from midgrain.compat.absent import SKIMAGE, not_offered
 from midgrain.compat.masked_slic import Labels, superpixels_inside, without_large
 from midgrain.compat.slic_features import channels_first, checked_mask, colours, smoothed
 from midgrain.ops.checks import check_bool, check_compactness, check_int, check_positive
@@ -99,3 +100,6 @@ def slic(
     if enforce_connectivity:
         labels = without_large(labels, max(1.0, max_size_factor * size / n_segments), smallest, spacing)
     return labels + start_label
+
+
+__getattr__ = not_offered(__name__, "scikit-image", SKIMAGE)

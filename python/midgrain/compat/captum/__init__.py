@@ -3,6 +3,7 @@
 `feature_mask` makes superpixels for captum's own perturbation methods, too.
 """
 
+from midgrain.compat.absent import CAPTUM, not_offered
 from midgrain.compat.captum.attribution import Attribution
 from midgrain.compat.captum.features import feature_mask
 from midgrain.compat.captum.gradients import GuidedBackprop, InputXGradient, IntegratedGradients, Saliency
@@ -28,3 +29,5 @@ __all__ = [
     "Saliency",
     "feature_mask",
 ]
+
+__getattr__ = not_offered(__name__, "captum", CAPTUM)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from midgrain import driver
+from midgrain.compat.absent import Refusing
 from midgrain.driver import Target
 
 __all__ = ["Arguments", "Attribution", "CaptumTarget"]
@@ -18,8 +19,10 @@ CaptumTarget: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tupl
 #: What the model gets besides its input.
 Arguments: TypeAlias = Any
 
+_DELTA = "IntegratedGradients' attribute has return_convergence_delta=True"
 
-class Attribution:
+
+class Attribution(Refusing):
     """Base of the classes with captum's calls.
 
     Unlike there the model is explained in evaluation mode, and is afterwards in the mode it was in.
@@ -27,6 +30,15 @@ class Attribution:
     Args:
         forward_func: the model, a callable from [B, ...] to outputs.
     """
+
+    _instead = {  # noqa: RUF012 - annotated in the base class
+        "attribute_future": "use attribute",
+        "compute_convergence_delta": _DELTA,
+        "get_name": "use type(method).__name__",
+        "has_convergence_delta": _DELTA,
+        "kernel_shap_perturb_generator": "use attribute with n_samples",
+        "kernel_shap_similarity_kernel": "use attribute with n_samples",
+    }
 
     def __init__(self, forward_func: Callable[..., Any]):
         driver.check_model(forward_func)

@@ -25,7 +25,9 @@ def one_input(inputs: Inputs, name: str = "inputs", ranks: tuple[int, ...] | Non
     in_tuple = isinstance(inputs, tuple)
     if isinstance(inputs, tuple):
         if len(inputs) != 1:
-            raise ValueError(f"{name}: expected one tensor, got a tuple of {len(inputs)}; midgrain explains one input")
+            raise ValueError(
+                f"{name}: expected one tensor, got a tuple of {len(inputs)}; pass the others as additional_forward_args"
+            )
         (inputs,) = inputs
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
@@ -46,13 +48,12 @@ def one_baseline(baselines: Any) -> Any:
     """
     if isinstance(baselines, tuple):
         if len(baselines) != 1:
-            raise ValueError(f"baselines: expected one, got a tuple of {len(baselines)}")
+            raise ValueError(f"baselines: expected one, got a tuple of {len(baselines)}; call it once for each")
         (baselines,) = baselines
     return 0.0 if baselines is None else baselines
 
 
-def refused(**given: Any) -> None:
-    """Raises ValueError for parameters of captum's that are not offered, where one is not None or False."""
-    for name, value in given.items():
-        if value is not None and value is not False:
-            raise ValueError(f"{name}: expected it not to be given, it is not offered; got {value!r:.60}")
+def refused(name: str, value: Any, instead: str) -> None:
+    """Raises ValueError for a parameter of captum's that is not offered, unless it is None or False."""
+    if value is not None and value is not False:
+        raise ValueError(f"{name}: expected it not to be given, it is not offered; {instead}; got {value!r:.60}")

@@ -77,7 +77,8 @@ class LayerGradCam(LayerAttribution):
         Raises:
             TypeError, ValueError: an argument of the wrong kind; a layer whose output is not spatial.
         """
-        refused(attribute_to_layer_input=attribute_to_layer_input, grad_kwargs=grad_kwargs)
+        refused("attribute_to_layer_input", attribute_to_layer_input, "name the layer before instead")
+        refused("grad_kwargs", grad_kwargs, "gradients need no arguments here")
         x, _ = one_input(inputs, ranks=IMAGES_AND_CLIPS)
         kind = GradCAM if check_bool(attr_dim_summation, "attr_dim_summation") else _Channels
         cam = kind(self.layer, relu=check_bool(relu_attributions, "relu_attributions"))

@@ -71,7 +71,9 @@ class Lime(_Regions):
         perturb_func: Any = None,
     ):
         super().__init__(forward_func)
-        refused(interpretable_model=interpretable_model, similarity_func=similarity_func, perturb_func=perturb_func)
+        refused("interpretable_model", interpretable_model, "midgrain.compat.lime has model_regressor")
+        refused("similarity_func", similarity_func, "midgrain.compat.lime has kernel and distance_metric")
+        refused("perturb_func", perturb_func, "feature_mask says what is switched, baselines what stands there")
 
     def attribute(
         self,

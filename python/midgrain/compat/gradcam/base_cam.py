@@ -16,6 +16,7 @@ from midgrain import driver
 from midgrain.cams import CAM, make_cam
 from midgrain.compat.gradcam.augmentation import augmented_maps
 from midgrain.compat.gradcam.eigen_smooth import smooth_by_component
+from midgrain.compat.gradcam.refused import WithoutParts
 from midgrain.compat.gradcam.targets import SampleTarget, as_target
 from midgrain.driver import Target
 from midgrain.explainer_base import check_scores
@@ -26,12 +27,12 @@ from midgrain.ops.checks import check_bool
 __all__ = ["BaseCAM"]
 
 
-class BaseCAM:
+class BaseCAM(WithoutParts):
     """A class activation map, called as in pytorch-grad-cam.
 
     Unlike there, the model keeps its mode, gradients and layers, also after an exception; nothing is hooked between
-    calls, so that leaving the context releases nothing and hides no exception; gradients may be switched off around
-    the call, parameters frozen; one target for several samples is refused instead of explaining the first one only.
+    calls, so that leaving the context hides no exception; gradients may be switched off around the call, parameters
+    frozen; one target for several samples is refused.
 
     Args:
         model: the network.
@@ -42,8 +43,7 @@ class BaseCAM:
     Attributes:
         outputs: what the model returned in the last call, detached.
         batch_size: copies at once, of methods that run altered inputs; None chooses.
-        tta_transforms: None, or an object like ttach's Compose: its elements' `augment_image` and `deaugment_mask` are
-            used by `aug_smooth` in place of mirroring and brightness.
+        tta_transforms: None, or an object like ttach's Compose, whose elements `aug_smooth` uses instead of its own.
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind, a layer that is not part of the model.
@@ -100,7 +100,7 @@ class BaseCAM:
         x = driver.check_input(input_tensor).to(self.device)
         check_bool(eigen_smooth, "eigen_smooth")
         if eigen_smooth and not self.smoothable:
-            raise ValueError(f"eigen_smooth: {type(self).__name__} adds up no weighted channels; expected False")
+            raise ValueError(f"eigen_smooth: {type(self).__name__} weighs no channels; expected False, or use GradCAM")
         explain = partial(self._explained, targets=targets, eigen_smooth=eigen_smooth)
         if not check_bool(aug_smooth, "aug_smooth"):
             return explain(x).cpu().numpy()

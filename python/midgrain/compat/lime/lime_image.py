@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from midgrain.compat.absent import Refusing
 from midgrain.compat.lime.copies import Floats, classified_copies, with_all_off
 from midgrain.compat.lime.explanation import ImageExplanation
 from midgrain.compat.lime.regression import SELECTIONS, local_fit
 from midgrain.compat.lime.segmentation import SegmentationAlgorithm, contiguous
 from midgrain.ops.checks import check_bool, check_int, check_positive
 
-__all__ = ["ImageExplanation", "LimeImageExplainer"]
+__all__ = ["ImageExplanation", "LimeImageExplainer", "SegmentationAlgorithm"]
 
 
-class LimeImageExplainer:
+class LimeImageExplainer(Refusing):
     """Explains a picture's classes by its superpixels, as the `lime` package does and with its random numbers.
 
     Given the same segmentation and `random_state`, coefficients are those of `lime`. What differs: labels of a
@@ -47,6 +48,8 @@ class LimeImageExplainer:
         >>> [number for number, weight in found.local_exp[1]]
         [0, 1]
     """
+
+    _instead = {"data_labels": "use explain_instance"}  # noqa: RUF012 - annotated in the base class
 
     def __init__(
         self,
