@@ -227,6 +227,18 @@ def test_every_refused_parameter_says_what_to_do(name) -> None:
     assert raised.value.__cause__ is None
 
 
+def test_finer_cam_is_grad_cam_with_a_target() -> None:
+    theirs = peer("pytorch_grad_cam")
+    model, x = tiny_net().eval(), batch_for(batch=2)
+    for number, module in enumerate(model):
+        if isinstance(module, nn.ReLU | nn.ReLU6):
+            model[number] = nn.ReLU()
+    made = [library.utils.model_targets.FinerWeightedTarget(2, [0, 4], 0.6) for library in (theirs, compat.gradcam)]
+    expected = theirs.FinerCAM(model, [model[4]])(x, [made[0]] * 2)
+    assert np.ptp(expected) > 0.9
+    assert compat.gradcam.GradCAM(model, [model[4]])(x, [made[1]] * 2) == pytest.approx(expected, abs=1e-4)
+
+
 def test_neurons_as_functions() -> None:
     """What is advised in the place of captum's methods for neurons."""
     model, x = tiny_net(), batch_for(batch=2)
