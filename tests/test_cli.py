@@ -18,7 +18,6 @@ from PIL import Image
 from torch import nn
 
 import midgrain as mg
-from midgrain.cli import main
 from midgrain.cli.app import app
 from midgrain.models import load_model
 from midgrain.pictures import open_picture
@@ -61,18 +60,10 @@ def no_net():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(command, monkeypatch, tmp_path):
     """Runs the command in a folder of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["midgrain", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
+    return command
 
 
 def read(path):
