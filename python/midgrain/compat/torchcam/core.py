@@ -99,17 +99,8 @@ class Extractor(Watcher):
             check_scores(each)
         return [min_max(each) if check_bool(normalized, "normalized") else each for each in maps]
 
-    def compute_cams(
-        self,
-        class_idx: int | list[int] | None = None,
-        scores: Any = None,
-        normalized: bool = True,
-        *,
-        targets: SampleTarget | Sequence[SampleTarget] | None = None,
-        **kwargs: Any,
-    ) -> list[Tensor]:
-        """The call."""
-        return self(class_idx, scores, normalized, targets=targets, **kwargs)
+    #: torchcam's other name of the call.
+    compute_cams = __call__
 
     def _target(self, class_idx: Any, targets: Any, batch: int) -> Target:
         if targets is not None:
