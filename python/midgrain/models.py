@@ -140,7 +140,7 @@ def load_untrained(spec: str, seed: int = 0) -> LoadedModel:
     models, name, weights = _torchvision_weights(name)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of two networks that their initialisation will change.
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well, and leave them so.
         model = models.get_model(name, weights=None)
     for module in model.modules():
         module.training = False
