@@ -1,0 +1,156 @@
+"""What is wrong gets the CPU's errors; afterwards everything works as before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import midgrain as mg
+from gpu_for_tests import assert_same, channels_first, pictures, put, slopes
+
+
+def assert_works(device: torch.device) -> None:
+    """The device and the CPU still do what they should."""
+    images = channels_first(pictures(1, 40, 50))
+    for place in (device, torch.device("cpu")):
+        labels, _ = mg.ops.slic_pictures(put(images, place), 20)
+        assert_same(labels, mg.ops.slic_pictures(images, 20)[0], place)
+
+
+def raised(call, place: torch.device) -> tuple[type, str]:
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        call(place)
+    return caught.type, str(caught.value)
+
+
+POISON = [np.nan, np.inf, -np.inf]
+
+
+def with_poison(value: float) -> dict[str, object]:
+    features = channels_first(pictures(2, 30, 40)).astype(np.float32)
+    features[1, 2, 7, 9] = value
+    values = slopes(pictures(2, 30, 40))
+    values[0, 3, 3] = value
+    labels = np.zeros((2, 30, 40), np.int64)
+    return {
+        "slic": lambda d: mg.ops.slic(put(features, d), [9.0] * 3, 20),
+        "slic with ranges": lambda d: mg.ops.slic(put(features, d), [9.0] * 3, 20, ranges=[(0, 255)] * 3),
+        "slic_pictures": lambda d: mg.ops.slic_pictures(put(features / 255, d), 20),
+        "slic_pictures, gradient": lambda d: mg.ops.slic_pictures(None, 20, gradient=put(values, d)),
+        "rgb_to_lab": lambda d: mg.ops.rgb_to_lab(put(features / 255, d)),
+        "pool": lambda d: mg.pool(put(values, d), put(labels, d), spatial_dims=2),
+        "pool, max": lambda d: mg.pool(put(values, d), put(labels, d), "max", spatial_dims=2),
+    }
+
+
+@pytest.mark.parametrize("value", POISON, ids=str)
+@pytest.mark.parametrize("case", with_poison(0.0))
+def test_values_that_are_not_finite(device, case, value):
+    call = with_poison(value)[case]
+    kind, text = raised(call, device)
+    assert kind is ValueError
+    assert (kind, text) == raised(call, torch.device("cpu"))
+    assert_works(device)
+
+
+@pytest.mark.parametrize("label", [-1, 5, 2**31 - 1, -(2**31)])
+def test_labels_outside(device, label):
+    labels = np.zeros((2, 30, 40), np.int64)
+    labels[1, 4, 4] = label
+
+    def pool(place):
+        return mg.pool(put(slopes(pictures(2, 30, 40)), place), put(labels, place), n=5, spatial_dims=2)
+
+    def paint(place):
+        return mg.paint(torch.ones(2, 5, device=place), put(labels, place))
+
+    for call in (pool, paint):
+        kind, text = raised(call, device)
+        assert kind is ValueError
+        assert text == raised(call, torch.device("cpu"))[1]
+    assert_works(device)
+
+
+def test_weights_that_are_too_small(device):
+    features = channels_first(pictures(1, 30, 40)).astype(np.float32)
+
+    def call(place):
+        return mg.ops.slic(put(features, place), [1e-25] * 3, 20)
+
+    assert raised(call, device) == raised(call, torch.device("cpu"))
+    assert_works(device)
+
+
+def test_shapes_kinds_and_numbers(device):
+    """These are found before anything is launched, on every device alike."""
+    x = torch.zeros(1, 3, 8, 9)
+    calls = [
+        lambda d: mg.ops.slic(x.to(d), [1.0] * 2, 4),
+        lambda d: mg.ops.slic(x.to(d).to(torch.complex64), [1.0] * 3, 4),
+        lambda d: mg.ops.slic(x[0, 0].to(d), [1.0], 4),
+        lambda d: mg.ops.slic_pictures(x.to(d), 0),
+        lambda d: mg.pool(x.to(d), torch.zeros(7, 9, dtype=torch.int64, device=d)),
+        lambda d: mg.pool(x.to(d), torch.zeros(8, 9, device=d)),
+        lambda d: mg.pool(x.to(d), torch.zeros(8, 9, dtype=torch.int64, device=d), "mode"),
+        lambda d: mg.ops.extract_patches(x.to(d), 10, 2),
+        lambda d: mg.ops.aggregate_patches(x.to(d), 2),
+        lambda d: mg.ops.rgb_to_lab(x[:, :2].to(d)),
+        lambda d: mg.ops.enforce_connectivity(x[0].to(d), 4),
+    ]
+    for call in calls:
+        kind, text = raised(call, device)
+        assert kind in (TypeError, ValueError)
+        assert (kind, text) == raised(call, torch.device("cpu"))
+    assert_works(device)
+
+
+@pytest.mark.gpu
+def test_arrays_on_different_devices(gpu):
+    values, labels = torch.zeros(4, 5), torch.zeros(4, 5, dtype=torch.int64)
+    for first, second in ((values.to(gpu), labels), (values, labels.to(gpu))):
+        for call in (mg.pool, lambda v, s: mg.paint(v[0], s)):
+            with pytest.raises((BufferError, ValueError, TypeError, RuntimeError), match="device|cpu|CPU"):
+                call(first, second)
+    with pytest.raises((BufferError, ValueError, TypeError, RuntimeError), match="device|cpu|CPU"):
+        mg.ops.slic_pictures(torch.zeros(1, 3, 4, 5, device=gpu), 4, gradient=torch.zeros(1, 4, 5))
+    if torch.cuda.device_count() > 1:
+        other = torch.device("cuda", 1 - gpu.index)
+        with pytest.raises((BufferError, ValueError, RuntimeError), match="device"):
+            mg.pool(values.to(gpu), labels.to(other))
+    assert_works(gpu)
+
+
+@pytest.mark.gpu
+def test_too_little_memory(gpu):
+    """A workspace that the device has no room for: torch's error, and the device goes on working."""
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(gpu)
+    # Inputs take a byte per value, workspaces over 60 per pixel: room for the first and not for the second.
+    side = 2048
+    pictures_in = max(1, int(free * 0.35) // (3 * side * side))
+    images = torch.zeros(pictures_in, 3, side, side, dtype=torch.uint8, device=gpu)
+    with pytest.raises((torch.OutOfMemoryError, mg.CudaError), match="memory"):
+        mg.ops.slic_pictures(images, 1000)
+    del images
+    torch.cuda.empty_cache()
+    assert_works(gpu)
+
+
+@pytest.mark.gpu
+def test_deferred_checks_collect(gpu):
+    """Nothing is raised inside; the first mistake is raised when asked."""
+    images = torch.rand(1, 3, 20, 30, device=gpu)
+    poisoned = images.clone()
+    poisoned[0, 0, 1, 1] = torch.nan
+    with mg.ops.deferred_checks() as checks:
+        mg.ops.slic_pictures(images, 10)
+        mg.ops.slic_pictures(poisoned, 10)
+        mg.pool(images, torch.full((20, 30), 9, device=gpu), n=3)
+    assert len(checks) >= 3
+    with pytest.raises(ValueError, match="NaN"):
+        checks.raise_if_bad()
+    with mg.ops.deferred_checks() as checks:
+        mg.ops.slic_pictures(images, 10)
+    checks.raise_if_bad()
+    assert_works(gpu)
