@@ -110,9 +110,9 @@ def test_arrays_on_different_devices(gpu):
     values, labels = torch.zeros(4, 5), torch.zeros(4, 5, dtype=torch.int64)
     for first, second in ((values.to(gpu), labels), (values, labels.to(gpu))):
         for call in (mg.pool, lambda v, s: mg.paint(v[0], s)):
-            with pytest.raises((BufferError, ValueError, TypeError, RuntimeError), match="device|cpu|CPU"):
+            with pytest.raises((BufferError, ValueError, TypeError, RuntimeError), match=r"device|cpu|CPU"):
                 call(first, second)
-    with pytest.raises((BufferError, ValueError, TypeError, RuntimeError), match="device|cpu|CPU"):
+    with pytest.raises((BufferError, ValueError, TypeError, RuntimeError), match=r"device|cpu|CPU"):
         mg.ops.slic_pictures(torch.zeros(1, 3, 4, 5, device=gpu), 4, gradient=torch.zeros(1, 4, 5))
     if torch.cuda.device_count() > 1:
         other = torch.device("cuda", 1 - gpu.index)

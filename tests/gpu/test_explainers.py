@@ -26,8 +26,9 @@ def network(name: str, dims: int) -> nn.Module:
     if name != "saliency-tubes":
         return tiny_net(dims)
     conv, pool = ((nn.Conv2d, nn.AdaptiveAvgPool2d), (nn.Conv3d, nn.AdaptiveAvgPool3d))[dims - 2]
-    layers = lambda: (conv(3, 8, 3, padding=1), nn.ReLU(), pool(1), nn.Flatten(), nn.Linear(8, 5))
-    return seeded(lambda: nn.Sequential(*layers()).eval())
+    return seeded(
+        lambda: nn.Sequential(conv(3, 8, 3, padding=1), nn.ReLU(), pool(1), nn.Flatten(), nn.Linear(8, 5))
+    ).eval()
 
 
 def options_of(name: str, given: torch.Tensor) -> dict[str, object]:
@@ -52,12 +53,11 @@ def explained(name: str, dims: int, device: torch.device):
     flags = {key: (p.requires_grad, p.grad) for key, p in model.named_parameters()}
     x = batch_for(dims, 2)
     labels = mg.ops.slic_pictures(torch.rand_like(x, dtype=torch.float32).fill_(0.5), 12)[0]
+    random_state = torch.random.get_rng_state()
     try:
-        explainer = mg.explainer(name, model, **options_of(name, labels.to(device)))
+        e = mg.explainer(name, model, **options_of(name, labels.to(device)))(x.to(device), target=[1, 3])
     except ModuleNotFoundError as error:
         pytest.skip(f"needs {error.name}")
-    random_state = torch.random.get_rng_state()
-    e = explainer(x.to(device), target=[1, 3])
     assert torch.equal(torch.random.get_rng_state(), random_state), "the global random state moved"
     assert not model.training
     assert {key: (p.requires_grad, p.grad) for key, p in model.named_parameters()} == flags

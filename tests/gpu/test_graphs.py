@@ -45,9 +45,7 @@ def replayed(call, inputs: list[list[np.ndarray]], device: torch.device) -> None
 
 
 def test_pictures_and_gradients(device):
-    inputs = []
-    for images in np.split(pictures(2 * REPLAYS, 120, 104), REPLAYS):
-        inputs.append([images, slopes(images)])
+    inputs = [[images, slopes(images)] for images in np.split(pictures(2 * REPLAYS, 120, 104), REPLAYS)]
     replayed(lambda x, g: mg.ops.slic_pictures(x, 90, gradient=g, channel_axis=-1), inputs, device)
 
 
@@ -64,9 +62,8 @@ def test_one_picture_after_the_other_with_much_and_little_to_do(device):
 
 
 def test_a_chain_of_operations(device):
-    inputs = []
-    for images in np.split(pictures(2 * REPLAYS, 80, 96), REPLAYS):
-        inputs.append([channels_first(images), slopes(images)])
+    parts = np.split(pictures(2 * REPLAYS, 80, 96), REPLAYS)
+    inputs = [[channels_first(images), slopes(images)] for images in parts]
 
     def chain(x, maps):
         labels, counts = mg.ops.slic(mg.ops.rgb_to_lab(x), [10.0] * 3, 60, ranges=mg.ops.LAB_RANGES)
