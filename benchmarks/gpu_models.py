@@ -34,18 +34,15 @@ class Network:
 
 def networks(quick: bool) -> list[Network]:
     """The networks; quickly a small one of each kind."""
-    from torchvision import models
-
-    def small(dims: int) -> Any:
+    if quick:
         from models_for_tests import tiny_net
 
-        return tiny_net(dims)
-
-    if quick:
         return [
-            Network("two convolutions, 24 x 32", lambda: small(2), (3, 24, 32), {(1, "fp32"): 0.03}),
-            Network("two convolutions, 4 x 12 x 16", lambda: small(3), (3, 4, 12, 16), {}),
+            Network("two convolutions, 24 x 32", lambda: tiny_net(2), (3, 24, 32), {(1, "fp32"): 0.03}),
+            Network("two convolutions, 4 x 12 x 16", lambda: tiny_net(3), (3, 4, 12, 16), {}),
         ]
+    from torchvision import models
+
     both = {precision: 0.03 for precision in PRECISIONS}
     return [
         Network("ResNet-50", models.resnet50, (3, 224, 224), {(16, p): aim for p, aim in both.items()}),

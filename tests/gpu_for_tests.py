@@ -82,8 +82,10 @@ def channels_first(images: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(images, -1, 1))
 
 
-def put(array: Array, device: torch.device) -> Tensor:
-    """A tensor on the device with memory of its own."""
+def put(array: Array, device: torch.device | None) -> Any:
+    """A tensor on the device with memory of its own; without a device the array itself."""
+    if device is None:
+        return array
     return torch.from_numpy(np.array(array)).to(device)
 
 

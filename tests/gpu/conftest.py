@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from gpu_for_tests import why_no_gpu
 
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 
-@pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu), "cpu"])
-def device(request: pytest.FixtureRequest) -> torch.device:
-    """The GPU, or the CPU in its place."""
-    if request.param == "cpu":
-        return torch.device("cpu")
+
+def find_gpu() -> torch.device:
+    """The current CUDA device, or a skip that says why there is none."""
     reason = why_no_gpu()
     if reason is not None:
         pytest.skip(f"needs a CUDA device: {reason}")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(params=[CUDA, "cpu"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The GPU, or the CPU in its place."""
+    return find_gpu() if request.param == "cuda" else torch.device("cpu")
+
+
+@pytest.fixture(params=[CUDA, "cpu", pytest.param("executed on the CPU", marks=pytest.mark.slow)])
+def any_device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """As `device`; slow tests also take the CUDA kernels as they are executed on the CPU, for small arrays."""
+    if request.param != "executed on the CPU":
+        yield find_gpu() if request.param == "cuda" else torch.device("cpu")
+        return
+    import cuda_library
+
+    if cuda_library.COMPILER is None:
+        pytest.skip("needs g++")
+    from torch_on_cuda import torch_on_cuda
+
+    cuda_library.set_devices()
+    with torch_on_cuda():
+        yield torch.device("cpu")
 
 
 @pytest.fixture
 def gpu() -> torch.device:
     """The GPU, for what has no like on the CPU; tests that take it are marked `gpu`."""
-    reason = why_no_gpu()
-    if reason is not None:
-        pytest.skip(f"needs a CUDA device: {reason}")
-    return torch.device("cuda", torch.cuda.current_device())
+    return find_gpu()

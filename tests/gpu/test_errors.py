@@ -18,7 +18,8 @@ def assert_works(device: torch.device) -> None:
         assert_same(labels, mg.ops.slic_pictures(images, 20)[0], place)
 
 
-def raised(call, place: torch.device) -> tuple[type, str]:
+def raised(call, place: torch.device | None) -> tuple[type, str]:
+    """The kind and the text of what a call raises with its arrays there; None: with NumPy's."""
     with pytest.raises(Exception) as caught:  # noqa: PT011
         call(place)
     return caught.type, str(caught.value)
@@ -46,16 +47,16 @@ def with_poison(value: float) -> dict[str, object]:
 
 @pytest.mark.parametrize("value", POISON, ids=str)
 @pytest.mark.parametrize("case", with_poison(0.0))
-def test_values_that_are_not_finite(device, case, value):
+def test_values_that_are_not_finite(any_device, case, value):
     call = with_poison(value)[case]
-    kind, text = raised(call, device)
+    kind, text = raised(call, any_device)
     assert kind is ValueError
-    assert (kind, text) == raised(call, torch.device("cpu"))
-    assert_works(device)
+    assert (kind, text) == raised(call, None)
+    assert_works(any_device)
 
 
 @pytest.mark.parametrize("label", [-1, 5, 2**31 - 1, -(2**31)])
-def test_labels_outside(device, label):
+def test_labels_outside(any_device, label):
     labels = np.zeros((2, 30, 40), np.int64)
     labels[1, 4, 4] = label
 
@@ -63,26 +64,26 @@ def test_labels_outside(device, label):
         return mg.pool(put(slopes(pictures(2, 30, 40)), place), put(labels, place), n=5, spatial_dims=2)
 
     def paint(place):
-        return mg.paint(torch.ones(2, 5, device=place), put(labels, place))
+        return mg.paint(put(np.ones((2, 5), np.float32), place), put(labels, place))
 
     for call in (pool, paint):
-        kind, text = raised(call, device)
+        kind, text = raised(call, any_device)
         assert kind is ValueError
-        assert text == raised(call, torch.device("cpu"))[1]
-    assert_works(device)
+        assert text == raised(call, None)[1]
+    assert_works(any_device)
 
 
-def test_weights_that_are_too_small(device):
+def test_weights_that_are_too_small(any_device):
     features = channels_first(pictures(1, 30, 40)).astype(np.float32)
 
     def call(place):
         return mg.ops.slic(put(features, place), [1e-25] * 3, 20)
 
-    assert raised(call, device) == raised(call, torch.device("cpu"))
-    assert_works(device)
+    assert raised(call, any_device) == raised(call, None)
+    assert_works(any_device)
 
 
-def test_shapes_kinds_and_numbers(device):
+def test_shapes_kinds_and_numbers(any_device):
     """These are found before anything is launched, on every device alike."""
     x = torch.zeros(1, 3, 8, 9)
     calls = [
@@ -99,10 +100,10 @@ def test_shapes_kinds_and_numbers(device):
         lambda d: mg.ops.enforce_connectivity(x[0].to(d), 4),
     ]
     for call in calls:
-        kind, text = raised(call, device)
+        kind, text = raised(call, any_device)
         assert kind in (TypeError, ValueError)
         assert (kind, text) == raised(call, torch.device("cpu"))
-    assert_works(device)
+    assert_works(any_device)
 
 
 @pytest.mark.gpu
@@ -110,13 +111,15 @@ def test_arrays_on_different_devices(gpu):
     values, labels = torch.zeros(4, 5), torch.zeros(4, 5, dtype=torch.int64)
     for first, second in ((values.to(gpu), labels), (values, labels.to(gpu))):
         for call in (mg.pool, lambda v, s: mg.paint(v[0], s)):
-            with pytest.raises((BufferError, ValueError, TypeError, RuntimeError), match=r"device|cpu|CPU"):
+            with pytest.raises(
+                BufferError, match=r"^labels: expected an array on (cpu|cuda:\d), as \w+ is, got one on "
+            ):
                 call(first, second)
-    with pytest.raises((BufferError, ValueError, TypeError, RuntimeError), match=r"device|cpu|CPU"):
+    with pytest.raises(BufferError, match=r"^gradient: expected an array on cuda:\d, as images is, got one on cpu"):
         mg.ops.slic_pictures(torch.zeros(1, 3, 4, 5, device=gpu), 4, gradient=torch.zeros(1, 4, 5))
     if torch.cuda.device_count() > 1:
         other = torch.device("cuda", 1 - gpu.index)
-        with pytest.raises((BufferError, ValueError, RuntimeError), match="device"):
+        with pytest.raises(BufferError, match=r"^labels: expected an array on cuda:\d, as values is, got one on cuda"):
             mg.pool(values.to(gpu), labels.to(other))
     assert_works(gpu)
 
@@ -130,8 +133,9 @@ def test_too_little_memory(gpu):
     side = 2048
     pictures_in = max(1, int(free * 0.35) // (3 * side * side))
     images = torch.zeros(pictures_in, 3, side, side, dtype=torch.uint8, device=gpu)
-    with pytest.raises((torch.OutOfMemoryError, mg.CudaError), match="memory"):
+    with pytest.raises(torch.OutOfMemoryError, match="memory") as caught:
         mg.ops.slic_pictures(images, 1000)
+    assert any("slic_pictures needs" in note for note in caught.value.__notes__)
     del images
     torch.cuda.empty_cache()
     assert_works(gpu)

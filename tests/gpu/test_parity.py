@@ -108,20 +108,20 @@ def test_a_large_batch(device):
 
 
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
-def test_odd_sizes(device, size):
+def test_odd_sizes(any_device, size):
     images = pictures(2, *size)
     n = max(1, size[0] * size[1] // 40)
-    superpixels_of_photographs(device, images, n, "ig")
+    superpixels_of_photographs(any_device, images, n, "ig")
     features = channels_first(images).astype(np.float32)
-    found = mg.ops.slic(put(features, device), [9.0] * 3, n)
+    found = mg.ops.slic(put(features, any_device), [9.0] * 3, n)
     expected = mg.ops.slic(features, [9.0] * 3, n, num_threads=1)
-    assert_same(found[0], expected[0], device)
-    assert_same(found[1], expected[1], device)
+    assert_same(found[0], expected[0], any_device)
+    assert_same(found[1], expected[1], any_device)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
 @pytest.mark.parametrize("weight", [12.0, 0.3], ids=["narrow", "wide"])
-def test_any_features(device, channels, weight):
+def test_any_features(any_device, channels, weight):
     rng = np.random.default_rng(channels)
     for shape in ((2, channels, 70, 83), (2, channels, 5, 30, 41)):
         features = (30 * rng.standard_normal(shape)).astype(np.float32)
@@ -131,17 +131,17 @@ def test_any_features(device, channels, weight):
             {"ranges": [(-40.0, 25.0)] * channels, "max_num_iter": 3},
             {"spacing": (0.5, 2.0, 1.0)[5 - len(shape) :], "min_size_factor": 0.1},
         ):
-            found = mg.ops.slic(put(features, device), [weight] * channels, 60, **options)
+            found = mg.ops.slic(put(features, any_device), [weight] * channels, 60, **options)
             expected = mg.ops.slic(features, [weight] * channels, 60, num_threads=1, **options)
-            assert_same(found[0], expected[0], device)
-            assert_same(found[1], expected[1], device)
+            assert_same(found[0], expected[0], any_device)
+            assert_same(found[1], expected[1], any_device)
 
 
 @pytest.mark.parametrize("case", test_golden.CASES)
-def test_golden_labels(device, case, monkeypatch):
-    """The digests of the CPU's tests, with every operation's arrays on the device."""
+def test_golden_labels(any_device, case, monkeypatch):
+    """The digests of the CPU's tests, with every operation's arrays on the any_device."""
     for module, name in ((mg.ops, "slic"), (mg, "slic")):
-        monkeypatch.setattr(module, name, on_device(getattr(module, name), device))
+        monkeypatch.setattr(module, name, on_device(getattr(module, name), any_device))
     digest = json.loads(test_golden.DIGESTS.read_text())[case]
     assert test_golden.digest(np.asarray(test_golden.CASES[case]())) == digest
 
@@ -173,7 +173,7 @@ def test_lab(device):
 
 
 @pytest.mark.parametrize("min_size", [0, 1, 12, 10**6])
-def test_connectivity(device, min_size):
+def test_connectivity(any_device, min_size):
     rng = np.random.default_rng(min_size)
     raw = mg.ops.slic_pictures(pictures(2), 300, channel_axis=-1, enforce_connectivity=False)[0]
     for labels in (
@@ -183,15 +183,15 @@ def test_connectivity(device, min_size):
         np.zeros((1, 40, 40), np.int32),
         (np.indices((1, 50, 50)).sum(0) % 2).astype(np.int32),
     ):
-        found = mg.ops.enforce_connectivity(put(labels, device), min_size)
+        found = mg.ops.enforce_connectivity(put(labels, any_device), min_size)
         expected = mg.ops.enforce_connectivity(labels, min_size, num_threads=1)
-        assert_same(found[0], expected[0], device)
-        assert_same(found[1], expected[1], device)
+        assert_same(found[0], expected[0], any_device)
+        assert_same(found[1], expected[1], any_device)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("reduce", mg.ops.REDUCTIONS)
-def test_pool_and_paint(device, reduce, dtype):
+def test_pool_and_paint(any_device, reduce, dtype):
     rng = np.random.default_rng(3)
     labels = mg.ops.slic_pictures(pictures(3, 96, 80), 60, channel_axis=-1)[0]
     n = int(labels.max()) + 3  # The last regions have no pixels.
@@ -199,13 +199,13 @@ def test_pool_and_paint(device, reduce, dtype):
     for given, axis in ((values, 1), (values.movedim(1, -1).contiguous(), -1)):
         on_cpu = given.float().numpy() if dtype == "bfloat16" else given.numpy()
         expected = mg.pool(on_cpu, labels, reduce, n=n, channel_axis=axis, num_threads=1)
-        found = mg.pool(given.to(device), put(labels, device), reduce, n=n, channel_axis=axis)
-        assert_same(found, expected, device)
-        painted = mg.paint(found, put(labels, device), channel_axis=axis)
-        assert_same(painted, mg.paint(expected, labels, channel_axis=axis, num_threads=1), device)
+        found = mg.pool(given.to(any_device), put(labels, any_device), reduce, n=n, channel_axis=axis)
+        assert_same(found, expected, any_device)
+        painted = mg.paint(found, put(labels, any_device), channel_axis=axis)
+        assert_same(painted, mg.paint(expected, labels, channel_axis=axis, num_threads=1), any_device)
 
 
-def test_pool_of_extreme_values(device):
+def test_pool_of_extreme_values(any_device):
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 7, (2, 33, 65))
     for dtype in (np.float32, np.float64):
@@ -220,11 +220,11 @@ def test_pool_of_extreme_values(device):
         values = np.stack([np.stack(planes)] * 2).astype(dtype)
         for reduce in mg.ops.REDUCTIONS:
             expected = mg.pool(values, labels, reduce, n=8, num_threads=1)
-            assert_same(mg.pool(put(values, device), put(labels, device), reduce, n=8), expected, device)
+            assert_same(mg.pool(put(values, any_device), put(labels, any_device), reduce, n=8), expected, any_device)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_patches(device, dtype):
+def test_patches(any_device, dtype):
     rng = np.random.default_rng(5)
     for shape, cells, grid, patch in (
         ((2, 3, 45, 62), (3, 5), (4, 3), None),
@@ -235,18 +235,18 @@ def test_patches(device, dtype):
         on_cpu = values.float().numpy() if dtype == "bfloat16" else values.numpy()
         for part in ({}, {"start": 1, "count": 3}):
             expected = mg.ops.extract_patches(on_cpu, cells, grid, patch_size=patch, num_threads=1, **part)
-            found = mg.ops.extract_patches(values.to(device), cells, grid, patch_size=patch, **part)
-            assert_same(found, expected, device)
+            found = mg.ops.extract_patches(values.to(any_device), cells, grid, patch_size=patch, **part)
+            assert_same(found, expected, any_device)
 
 
 @pytest.mark.parametrize("dtype", [name for name in DTYPES if name != "bool"])
-def test_aggregation(device, dtype):
+def test_aggregation(any_device, dtype):
     rng = np.random.default_rng(6)
     for shape, grid, size in (((2, 12, 3, 5), (4, 3), (45, 62)), ((2, 6, 8, 3, 4), (1, 3, 2), None)):
         maps = torch.from_numpy(40 * rng.standard_normal(shape)).to(DTYPES[dtype])
         on_cpu = maps.float().numpy() if dtype == "bfloat16" else maps.numpy()
         expected = mg.ops.aggregate_patches(on_cpu, grid, size=size, num_threads=1)
-        assert_same(mg.ops.aggregate_patches(maps.to(device), grid, size=size), expected, device)
+        assert_same(mg.ops.aggregate_patches(maps.to(any_device), grid, size=size), expected, any_device)
 
 
 def gradients(device: torch.device, threads: int | None) -> list[torch.Tensor]:
@@ -278,8 +278,8 @@ def gradients(device: torch.device, threads: int | None) -> list[torch.Tensor]:
     return made
 
 
-def test_gradients(device):
-    for found, expected in zip(gradients(device, None), gradients(torch.device("cpu"), 1), strict=True):
+def test_gradients(any_device):
+    for found, expected in zip(gradients(any_device, None), gradients(torch.device("cpu"), 1), strict=True):
         exact = torch.finfo(found.dtype).eps * 8
         torch.testing.assert_close(found, expected, rtol=exact, atol=exact)
 
