@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["DeferredChecks", "deferred_checks", "is_captured", "report"]
+__all__ = [
+    "DeferredChecks",
+    "can_read",
+    "deferred_checks",
+    "deferred_on_device",
+    "is_captured",
+    "numbers_of",
+    "report",
+    "static_sizes",
+]
+
+# Flags kept by `deferred_on_device` at most, so that a long run hears of its first mistake.
+_KEPT = 64
 
 
 class DeferredChecks:
@@ -19,6 +32,9 @@ class DeferredChecks:
 
     def __init__(self) -> None:
         self._entries: list[tuple[Tensor, Callable[[list[int]], Exception]]] = []
+        self._gathered: Tensor | None = None
+        #: Flags kept at most; then they are looked at, and those without fault forgotten. None keeps all.
+        self.most: int | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -26,6 +42,9 @@ class DeferredChecks:
     def add(self, bad: Tensor, error: Callable[[list[int]], Exception]) -> None:
         """See `report`."""
         self._entries.append((bad, error))
+        if self.most is not None and len(self._entries) > self.most and not is_captured(bad):
+            self.raise_if_bad()
+            self._entries.clear()
 
     def raise_if_bad(self) -> None:
         """Waits for the device once and raises the first error among the values as they are now.
@@ -35,11 +54,19 @@ class DeferredChecks:
         Raises:
             ValueError: as the operation would have raised it.
         """
-        for error, values in zip(
-            (error for _, error in self._entries), _read([bad for bad, _ in self._entries]), strict=True
-        ):
+        flags = [bad for bad, _ in self._entries]
+        read = _read(flags) if self._gathered is None else _split(self._gathered.tolist(), flags)
+        for (_, error), values in zip(self._entries, read, strict=True):
             if any(values):
                 raise error(values)
+
+    def gather(self) -> None:
+        """Puts all flags, of one device, into one place, from which they are read from now on.
+
+        Part of a recorded CUDA graph, this is done anew with each replay, which leaves one transfer to do.
+        """
+        if self._entries:
+            self._gathered = sys.modules["torch"].cat([_flat(bad) for bad, _ in self._entries])
 
 
 _current: ContextVar[DeferredChecks | None] = ContextVar("midgrain_deferred_checks", default=None)
@@ -73,9 +100,47 @@ def deferred_checks() -> Iterator[DeferredChecks]:
         _current.reset(token)
 
 
+@contextmanager
+def deferred_on_device(x: object) -> Iterator[None]:
+    """For a call whose input lies on a CUDA device: what it checks is looked at together when the call ends.
+
+    Where it fails before that, values that were wrong come first: they are the likely cause. Inside another
+    `deferred_checks`, and for an input on the CPU, nothing changes.
+    """
+    if not getattr(x, "is_cuda", False) or _current.get() is not None:
+        yield
+        return
+    with deferred_checks() as checks:
+        checks.most = _KEPT
+        try:
+            yield
+        except Exception:
+            checks.raise_if_bad()
+            raise
+        checks.raise_if_bad()
+
+
+_static_sizes: ContextVar[bool] = ContextVar("midgrain_static_sizes", default=False)
+
+
+@contextmanager
+def static_sizes() -> Iterator[None]:
+    """Inside, `is_captured` says yes: sizes that depend on values are replaced by what is known of them beforehand."""
+    token = _static_sizes.set(True)
+    try:
+        yield
+    finally:
+        _static_sizes.reset(token)
+
+
 def is_captured(tensor: Tensor) -> bool:
     """Is work on this tensor's device recorded for a CUDA graph, so that no value can be read?"""
-    return tensor.is_cuda and sys.modules["torch"].cuda.is_current_stream_capturing()
+    return _static_sizes.get() or (tensor.is_cuda and sys.modules["torch"].cuda.is_current_stream_capturing())
+
+
+def can_read(tensor: Tensor) -> bool:
+    """Are values of this tensor to be looked at now, and without waiting for a device?"""
+    return not tensor.is_cuda and _current.get() is None
 
 
 def report(bad: Tensor, error: Callable[[list[int]], Exception]) -> None:
@@ -94,6 +159,11 @@ def report(bad: Tensor, error: Callable[[list[int]], Exception]) -> None:
             raise error(values)
 
 
+def numbers_of(bad: list[int]) -> list[int]:
+    """Which of the flags are set."""
+    return [i for i, is_bad in enumerate(bad) if is_bad]
+
+
 def _read(flags: list[Tensor]) -> list[list[int]]:
     """The flags' values, in one transfer per device."""
     torch = sys.modules["torch"]
@@ -102,10 +172,18 @@ def _read(flags: list[Tensor]) -> list[list[int]]:
     for i, bad in enumerate(flags):
         by_device.setdefault(bad.device, []).append(i)
     for numbers in by_device.values():
-        flat = [flags[i].detach().reshape(-1).to(torch.int32) for i in numbers]
-        numbers_read = torch.cat(flat).tolist() if len(flat) > 1 else flat[0].tolist()
-        start = 0
-        for i, part in zip(numbers, flat, strict=True):
-            values[i] = numbers_read[start : start + len(part)]
-            start += len(part)
+        flat = [_flat(flags[i]) for i in numbers]
+        together = torch.cat(flat).tolist() if len(flat) > 1 else flat[0].tolist()
+        for i, part in zip(numbers, _split(together, flat), strict=True):
+            values[i] = part
     return values
+
+
+def _flat(bad: Tensor) -> Tensor:
+    return bad.detach().reshape(-1).to(sys.modules["torch"].int32)
+
+
+def _split(values: list[int], flags: list[Tensor]) -> list[list[int]]:
+    """Values that stand one after another, for each of the flags its own."""
+    ends = list(itertools.accumulate(bad.numel() for bad in flags))
+    return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
