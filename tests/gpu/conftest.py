@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,18 @@ import torch
 from gpu_for_tests import why_no_gpu
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+# cuBLAS gives the same bits on every stream only with workspaces of its own; it reads this once.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> Iterator[None]:
+    """Convolutions and products are the same on every run, and of whole floats: what is compared is not theirs."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.deterministic, convolutions.allow_tf32, products.allow_tf32
+    convolutions.deterministic, convolutions.allow_tf32, products.allow_tf32 = True, False, False
+    yield
+    convolutions.deterministic, convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def find_gpu() -> torch.device:

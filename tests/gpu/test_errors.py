@@ -18,6 +18,11 @@ def assert_works(device: torch.device) -> None:
         assert_same(labels, mg.ops.slic_pictures(images, 20)[0], place)
 
 
+def about(raised_: tuple[type, str]) -> tuple[type, str]:
+    """The kind of an error and the argument that it names: a device does not tell the values themselves."""
+    return raised_[0], raised_[1].split(":")[0]
+
+
 def raised(call, place: torch.device | None) -> tuple[type, str]:
     """The kind and the text of what a call raises with its arrays there; None: with NumPy's."""
     with pytest.raises(Exception) as caught:  # noqa: PT011
@@ -51,7 +56,8 @@ def test_values_that_are_not_finite(any_device, case, value):
     call = with_poison(value)[case]
     kind, text = raised(call, any_device)
     assert kind is ValueError
-    assert (kind, text) == raised(call, None)
+    assert "NaN or infinity" in text
+    assert about((kind, text)) == about(raised(call, None))
     assert_works(any_device)
 
 
@@ -69,7 +75,8 @@ def test_labels_outside(any_device, label):
     for call in (pool, paint):
         kind, text = raised(call, any_device)
         assert kind is ValueError
-        assert text == raised(call, None)[1]
+        assert text.startswith("labels: expected values in 0 .. 4, got ")
+        assert raised(call, None)[1].startswith("labels: expected values in 0 .. 4, got ")
     assert_works(any_device)
 
 
@@ -79,7 +86,7 @@ def test_weights_that_are_too_small(any_device):
     def call(place):
         return mg.ops.slic(put(features, place), [1e-25] * 3, 20)
 
-    assert raised(call, any_device) == raised(call, None)
+    assert about(raised(call, any_device)) == about(raised(call, None)) == (ValueError, "weights")
     assert_works(any_device)
 
 
@@ -102,7 +109,7 @@ def test_shapes_kinds_and_numbers(any_device):
     for call in calls:
         kind, text = raised(call, any_device)
         assert kind in (TypeError, ValueError)
-        assert (kind, text) == raised(call, torch.device("cpu"))
+        assert about((kind, text)) == about(raised(call, torch.device("cpu")))
     assert_works(any_device)
 
 

@@ -39,14 +39,6 @@ def options_of(name: str, given: torch.Tensor) -> dict[str, object]:
     return options
 
 
-@pytest.fixture(autouse=True)
-def _exact_convolutions(monkeypatch):
-    """CuDNN rounds products of floats to 10 bits by default."""
-    if torch.cuda.is_available():
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-
-
 def explained(name: str, dims: int, device: torch.device):
     model = network(name, dims).to(device)
     state = copy.deepcopy(model.state_dict())

@@ -97,6 +97,7 @@ def test_bad_values_are_seen_after_a_replay(device):
     assert_same(captured[0], mg.ops.slic(good, [9.0] * 3, 20)[0], device)
 
 
+@pytest.mark.filterwarnings("ignore:.*not recorded as a CUDA graph:RuntimeWarning")
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_explainers(device, name, dims):

@@ -24,6 +24,7 @@ def used(device: torch.device) -> tuple[int, ...]:
     gc.collect()
     synchronise(device)
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(device)
         return torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device), total - free
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,)

@@ -24,7 +24,7 @@ DTYPES = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
-ODD_SIZES = [(1, 1), (1, 300), (300, 1), (2, 3), (31, 33), (33, 257), (61, 47), (129, 1023)]
+ODD_SIZES = [(1, 1), (1, 300), (300, 1), (2, 3), (31, 33), (33, 257), (61, 47)]
 
 
 def superpixels_of_photographs(device: torch.device, images: np.ndarray, n: int, variant: str) -> None:
@@ -119,6 +119,10 @@ def test_odd_sizes(any_device, size):
     assert_same(found[1], expected[1], any_device)
 
 
+def test_a_wide_size(device):
+    superpixels_of_photographs(device, pictures(2, 129, 1023), 3000, "ig")
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
 @pytest.mark.parametrize("weight", [12.0, 0.3], ids=["narrow", "wide"])
 def test_any_features(any_device, channels, weight):
@@ -139,7 +143,7 @@ def test_any_features(any_device, channels, weight):
 
 @pytest.mark.parametrize("case", test_golden.CASES)
 def test_golden_labels(any_device, case, monkeypatch):
-    """The digests of the CPU's tests, with every operation's arrays on the any_device."""
+    """The digests of the CPU's tests, with every operation's arrays on the device."""
     for module, name in ((mg.ops, "slic"), (mg, "slic")):
         monkeypatch.setattr(module, name, on_device(getattr(module, name), any_device))
     digest = json.loads(test_golden.DIGESTS.read_text())[case]
@@ -220,7 +224,10 @@ def test_pool_of_extreme_values(any_device):
         values = np.stack([np.stack(planes)] * 2).astype(dtype)
         for reduce in mg.ops.REDUCTIONS:
             expected = mg.pool(values, labels, reduce, n=8, num_threads=1)
-            assert_same(mg.pool(put(values, any_device), put(labels, any_device), reduce, n=8), expected, any_device)
+            found = mg.pool(put(values, any_device), put(labels, any_device), reduce, n=8)
+            if reduce == "median":  # Of 0 and -0 either is the median.
+                found, expected = found + 0.0, expected + 0.0
+            assert_same(found, expected, any_device)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -278,8 +285,8 @@ def gradients(device: torch.device, threads: int | None) -> list[torch.Tensor]:
     return made
 
 
-def test_gradients(any_device):
-    for found, expected in zip(gradients(any_device, None), gradients(torch.device("cpu"), 1), strict=True):
+def test_gradients(device):
+    for found, expected in zip(gradients(device, None), gradients(torch.device("cpu"), 1), strict=True):
         exact = torch.finfo(found.dtype).eps * 8
         torch.testing.assert_close(found, expected, rtol=exact, atol=exact)
 
