@@ -30,7 +30,8 @@ def used(device: torch.device) -> tuple[int, ...]:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,)
 
 
-def assert_flat(call, device: torch.device, runs: int) -> None:
+def assert_flat(call, device: torch.device, runs: int, drivers: int = 0) -> None:
+    """`drivers`: bytes that the driver may keep for itself, by which a leak of each run would be noticed."""
     for _ in range(30):
         call()
     before = used(device)
@@ -38,7 +39,8 @@ def assert_flat(call, device: torch.device, runs: int) -> None:
         call()
     after = used(device)
     if device.type == "cuda":
-        assert after == before
+        assert after[:2] == before[:2]
+        assert after[2] - before[2] <= drivers
     else:
         assert after[0] - before[0] <= CPU_BYTES_PER_RUN * runs
 
@@ -100,4 +102,4 @@ def test_compiling_again_and_again(device, runs):
     """Graphs are freed with the explainers that hold them."""
     explainer = mg.explainer("swag-ig", tiny_net().to(device), n_segments=12)
     x = batch_for().to(device)
-    assert_flat(lambda: explainer.compile(x)(x), device, runs // 50)
+    assert_flat(lambda: explainer.compile(x)(x), device, runs // 20, drivers=2**23)

@@ -80,11 +80,10 @@ def test_gradients_on_a_stream(device, cases):
     torch.testing.assert_close(leaf.grad.cpu(), reference.grad, rtol=1e-6, atol=1e-6)
 
 
-def test_the_current_stream_and_device_stay(device, cases):
-    if device.type != "cuda":
-        pytest.skip("the CPU has neither")
+@pytest.mark.gpu
+def test_the_current_stream_and_device_stay(gpu, cases):
     before = torch.cuda.current_device(), torch.cuda.current_stream()
-    whole(put(cases[0][0], device), put(cases[0][1], device))
+    whole(put(cases[0][0], gpu), put(cases[0][1], gpu))
     assert (torch.cuda.current_device(), torch.cuda.current_stream()) == before
 
 
