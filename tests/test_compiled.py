@@ -110,6 +110,15 @@ def test_another_kind_of_target_is_recorded_when_it_comes():
     assert recorder.records == 3
 
 
+def test_a_new_callable_with_every_call_does_not_pile_up():
+    swag = mg.SWAG(network(), n_segments=12)
+    compiled = CompiledExplainer(swag, X, None, Rerunning(swag.model))
+    for column in range(20):
+        heatmap = compiled(X, lambda outputs, c=column % 5: outputs[:, c]).heatmap
+        assert torch.equal(heatmap, swag(X, column % 5).heatmap)
+    assert len(compiled._recordings) <= 8
+
+
 def test_moved_weights_are_recorded_anew_and_changed_ones_are_not():
     model = network()
     swag = mg.SWAG(model, n_segments=12)
@@ -122,6 +131,12 @@ def test_moved_weights_are_recorded_anew_and_changed_ones_are_not():
     model[0].weight = nn.Parameter(model[0].weight.detach() * -1)
     same(compiled(X), swag(X))
     assert recorder.records == 2
+    model[-1] = nn.Linear(6, 5)
+    same(compiled(X), swag(X))
+    assert recorder.records == 3
+    model[0].weight.data = model[0].weight.data.clone()
+    same(compiled(X), swag(X))
+    assert recorder.records == 4
 
 
 def test_the_model_stays_as_it_was():

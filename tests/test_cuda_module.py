@@ -125,6 +125,29 @@ def test_arrays_on_two_devices_are_refused(problem):
         run(problem, counts=Capsule(problem["counts"], (2, 1)))
 
 
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (2, "; fewer items at once need less memory"),
+        (
+            209,
+            "; this build of midgrain has no code that the device or its driver can run: move the array to the CPU, ",
+        ),
+        (
+            222,
+            "; this build of midgrain has no code that the device or its driver can run: move the array to the CPU, ",
+        ),
+        (999, "$"),
+    ],
+)
+def test_a_launch_that_fails_says_what_can_be_done(problem, status, advice):
+    cuda.set_devices(launches=status)
+    with pytest.raises(CudaError, match=f"^starting a kernel: an error made for a test{advice}"):
+        run(problem)
+    cuda.set_devices()
+    run(problem)
+
+
 def test_arrays_in_host_memory_are_refused(problem):
     with pytest.raises(BufferError, match=r"^labels: expected an array on a CUDA device, got one on DLPack device t"):
         run(problem, labels=Capsule(problem["labels"], (1, 0)))

@@ -25,6 +25,9 @@ __all__ = ["CompiledExplainer", "CudaRecorder"]
 
 # Runs before a recording: libraries choose algorithms and allocate in their first ones.
 _WARM_UPS = 3
+# Graphs at a time, each with memory for the network's activations: a new callable target with every call must not fill
+# the device.
+_MOST_RECORDINGS = 8
 
 #: An explanation, and what has to be checked before it is believed.
 Recorded: TypeAlias = tuple[Explanation, DeferredChecks]
@@ -49,17 +52,42 @@ class CudaRecorder:
         Returns:
             What replays it, and what the work returned, whose tensors each replay overwrites.
         """
-        stream = torch.cuda.Stream(x.device)
-        stream.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                work()
-        torch.cuda.current_stream(x.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            recorded = work()
-        return graph.replay, recorded
+        with torch.cuda.device(x.device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UPS):
+                    work()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may allocate meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                recorded = work()
+
+        def replay() -> None:
+            with torch.cuda.device(x.device):
+                graph.replay()
+
+        return replay, recorded
+
+
+class _Weights:
+    """Where a model's modules, parameters and buffers were; asked with every replay, so nothing is searched for."""
+
+    def __init__(self, model: Any) -> None:
+        self._entries: list[tuple[dict[str, Any], str, Any, int]] = []
+        for module in model.modules() if isinstance(model, nn.Module) else ():
+            tables: list[dict[str, Any]] = [module._parameters, module._buffers, module._modules]
+            for held in tables:
+                for name, value in held.items():
+                    self._entries.append((held, name, value, value.data_ptr() if isinstance(value, Tensor) else 0))
+
+    def are_where_they_were(self) -> bool:
+        """Is none of them another one, or elsewhere?"""
+        for held, name, value, address in self._entries:
+            if held.get(name) is not value or (isinstance(value, Tensor) and value.data_ptr() != address):
+                return False
+        return True
 
 
 @dataclass
@@ -72,8 +100,7 @@ class _Recording:
     replay: Callable[[], None]
     explanation: Explanation
     checks: DeferredChecks
-    #: Where the model's parameters and buffers lay.
-    weights: tuple[int, ...]
+    weights: _Weights
     #: Keeps a callable target, and with it the identity that the recording is found by.
     target: Target
 
@@ -82,7 +109,8 @@ class CompiledExplainer:
     """An explainer whose work, network included, is recorded once and then replayed; see `Explainer.compile`.
 
     Call it as the explainer itself. The model's weights are read where they lie: training them in place shows in the
-    next call; where parameters have moved (`load_state_dict(assign=True)`, `.half()`), the work is recorded anew.
+    next call; where parameters have moved or modules were replaced (`load_state_dict(assign=True)`, `.half()`, a new
+    head), the work is recorded anew.
 
     Attributes:
         explainer: what was compiled.
@@ -152,9 +180,12 @@ class CompiledExplainer:
         """The graph for this kind of target, recorded where there is none yet; None where there cannot be one."""
         key = _key(target)
         found = self._recordings.get(key)
-        if isinstance(found, _Recording) and found.weights != _addresses(self.explainer.model):
+        if isinstance(found, _Recording) and not found.weights.are_where_they_were():
             found = None
         if found is None:
+            self._recordings.pop(key, None)
+            while len(self._recordings) >= _MOST_RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]
             found = self._recordings[key] = self._record(x, target)
             if isinstance(found, str):
                 warnings.warn(
@@ -183,7 +214,7 @@ class CompiledExplainer:
                 replay, (explanation, checks) = self._recorder.record(work, still)
         except Exception as error:  # Whatever a network does that a graph cannot hold.
             return _cause(error)
-        weights = _addresses(self.explainer.model)
+        weights = _Weights(self.explainer.model)
         return _Recording(still, classes, replay, explanation, checks, weights, target)
 
     def _replay(self, recording: _Recording, x: Tensor, target: Target) -> Explanation:
@@ -213,13 +244,6 @@ def _cause(error: BaseException) -> str:
         error = error.__context__
     lines = str(error).strip().splitlines()
     return ": ".join([type(error).__name__, *lines[:1]])
-
-
-def _addresses(model: Any) -> tuple[int, ...]:
-    """Where a model's parameters and buffers lie."""
-    if not isinstance(model, nn.Module):
-        return ()
-    return tuple(tensor.data_ptr() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
 
 @contextlib.contextmanager
