@@ -119,9 +119,12 @@ def module() -> ModuleType:
     return loaded
 
 
-def set_devices(count: int = 2, driver: int = 13000, major: int = 9, status: int = 0, of_pointers: int = 0) -> None:
-    """What the runtime says from now on: devices, the driver's version, ..., and the device of every pointer."""
-    library().set_devices(*[ctypes.c_int(value) for value in (count, driver, major, status, of_pointers)])
+def set_devices(
+    count: int = 2, driver: int = 13000, major: int = 9, status: int = 0, of_pointers: int = 0, launches: int = 0
+) -> None:
+    """What the runtime says from now on: devices, the driver's version, ..., how every launch ends."""
+    numbers = (count, driver, major, status, of_pointers, launches)
+    library().set_devices(*[ctypes.c_int(value) for value in numbers])
 
 
 def last_launch() -> tuple[int, int, int]:

@@ -112,9 +112,40 @@ def test_a_second_device_is_current_during_the_call_only(problem):
     assert cuda.last_launch() == (1, 77, 0)
 
 
+def test_an_entry_of_the_interface_says_the_device_without_asking_the_driver(problem):
+    cuda.set_devices(of_pointers=-1)
+    run(problem, lambda array: Interface(array, device=1))
+    assert cuda.last_launch() == (1, 77, 0)
+    with pytest.raises(BufferError, match=r"^features: its __cuda_array_interface__ is not as the protocol says"):
+        run(problem, lambda array: Interface(array, device="one"))
+
+
 def test_arrays_on_two_devices_are_refused(problem):
     with pytest.raises(BufferError, match=r"^counts: expected an array on CUDA device 0, as features is, got one on"):
         run(problem, counts=Capsule(problem["counts"], (2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (2, "; fewer items at once need less memory"),
+        (
+            209,
+            "; this build of midgrain has no code that the device or its driver can run: move the array to the CPU, ",
+        ),
+        (
+            222,
+            "; this build of midgrain has no code that the device or its driver can run: move the array to the CPU, ",
+        ),
+        (999, "$"),
+    ],
+)
+def test_a_launch_that_fails_says_what_can_be_done(problem, status, advice):
+    cuda.set_devices(launches=status)
+    with pytest.raises(CudaError, match=f"^starting a kernel: an error made for a test{advice}"):
+        run(problem)
+    cuda.set_devices()
+    run(problem)
 
 
 def test_arrays_in_host_memory_are_refused(problem):
@@ -291,16 +322,19 @@ def test_a_device_that_can_be_used():
     [
         (None, "this build of midgrain has no CUDA kernels (nvcc was not found when it was built)"),
         ({"driver": 0}, "no NVIDIA driver is installed"),
-        ({}, "the operations of this version do not call the CUDA kernels yet"),
+        ({}, None),
     ],
 )
 def test_build_info(changes, reason, monkeypatch):
     monkeypatch.setattr(_kernels, "_load_cuda", lambda: None if changes is None else cuda.module())
+    monkeypatch.setattr(_kernels, "_cuda_problem", _kernels._cuda_problem.__wrapped__)
     cuda.set_devices(**(changes or {}))
     info = mg.build_info()["cuda"]
     assert info["built"] == (changes is not None)
-    assert info["usable"] is False
+    assert info["usable"] == (reason is None)
     assert info["reason"] == reason
     assert ("devices" in info) == (changes is not None)
+    if reason is None:
+        return
     with pytest.raises(mg.BackendUnavailableError, match="the array is on a CUDA device, but "):
         mg.ops.slic(Interface(np.zeros((1, 1, 4, 4), np.float32)), [1.0], 2)

@@ -31,6 +31,7 @@ FLOORS = (
     {"regions", "masking"},
     {"cams"},
     {"explainer_base"},
+    {"compiled"},
     {"explanation"},
     {"plots"},
     {"scorers"},

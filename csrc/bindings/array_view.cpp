@@ -192,7 +192,9 @@ void ArrayView::take_cuda_interface(py::handle object) {
         if (text[0] == '>' && bytes > 1) throw py::type_error(name_ + ": expected little-endian numbers, got " + text);
         dlpack::Tensor& tensor = described->tensor;
         tensor.data = reinterpret_cast<void*>(address);
-        tensor.device = {dlpack::kCuda, -1};  // The protocol does not say which.
+        // The protocol does not say which device; arrays that midgrain describes itself do, in an entry of their own.
+        const bool is_said = interface.contains("device");
+        tensor.device = {dlpack::kCuda, is_said ? py::cast<std::int32_t>(interface["device"]) : -1};
         tensor.dtype = {code, static_cast<std::uint8_t>(8 * bytes), 1};
         described->shape = py::cast<std::vector<std::int64_t>>(interface["shape"]);
         tensor.ndim = static_cast<std::int32_t>(described->shape.size());

@@ -36,8 +36,21 @@ constexpr unsigned kFullWarp = 0xFFFFFFFFu;
 // Blocks along a grid's first axis at most.
 constexpr std::int64_t kMaxBlocks = (std::int64_t{1} << 31) - 1;
 
+// What its user can do about an error; nothing where that does not depend on the error.
+inline const char* advice_on(cudaError_t status) {
+    switch (status) {
+        case cudaErrorMemoryAllocation: return "; fewer items at once need less memory";
+        case cudaErrorNoKernelImageForDevice:
+        case cudaErrorUnsupportedPtxVersion:
+            return "; this build of midgrain has no code that the device or its driver can run: move the array to the "
+                   "CPU, or build for the device (MIDGRAIN_CUDA_ARCHITECTURES)";
+        default: return "";
+    }
+}
+
 inline void check(cudaError_t status, const char* what) {
-    if (status != cudaSuccess) throw Failure(std::string(what) + ": " + cudaGetErrorString(status));
+    if (status == cudaSuccess) return;
+    throw Failure(std::string(what) + ": " + cudaGetErrorString(status) + advice_on(status));
 }
 
 // Blocks of `size` that hold n elements.
@@ -62,8 +75,8 @@ void launch(void (*kernel)(Parameters...), std::int64_t blocks, unsigned threads
     // clang-format off
     kernel<<<grid_of(blocks), threads, 0, stream>>>(arguments...);
     // clang-format on
-    check(cudaGetLastError(), "starting a kernel");
 #endif
+    check(cudaGetLastError(), "starting a kernel");
 }
 
 inline void fill_zero(void* data, std::size_t bytes, cudaStream_t stream) {

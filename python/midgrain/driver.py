@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from midgrain.ops.deferred import can_read, numbers_of, report
 from midgrain.stopwatch import network_pass
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Target",
     "check_input",
     "check_model",
+    "class_tensor",
     "forward",
     "input_gradient",
     "preserved",
@@ -72,8 +74,10 @@ def check_input(x: object) -> Tensor:
     if 0 in x.shape:
         raise ValueError(f"x: expected no empty axis, got shape {list(x.shape)}")
     # The sum is cheap and is not finite where any value is not; it may also overflow.
-    if not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
-        raise ValueError("x: expected finite values, got NaN or infinity")
+    if not can_read(x) or not torch.isfinite(x.detach().sum()):
+        report(
+            ~torch.isfinite(x.detach()).all(), lambda _: ValueError("x: expected finite values, got NaN or infinity")
+        )
     return x
 
 
@@ -247,22 +251,33 @@ def resolve_target(outputs: Any, target: Target, batch: int) -> tuple[Tensor | N
             f"model: expected real logits of shape [{batch}, classes], got {list(outputs.shape)} of {outputs.dtype}; "
             "pass target=, a callable from these outputs to one score per sample"
         )
-    classes = outputs.detach().argmax(1) if target is None else _class_tensor(target, batch, outputs.shape[1])
+    classes = outputs.detach().argmax(1) if target is None else class_tensor(target, batch, outputs.shape[1])
     classes = classes.to(outputs.device)
     return classes, _finite(outputs.gather(1, classes[:, None])[:, 0])
 
 
 def _finite(scores: Tensor) -> Tensor:
-    finite = torch.isfinite(scores.detach())
-    if not finite.all():
-        raise ValueError(
-            f"model: the explained score is NaN or infinite for sample(s) {(~finite).nonzero()[:, 0].tolist()}; half "
-            "precision or untrained weights are the usual cause"
-        )
+    report(
+        ~torch.isfinite(scores.detach()),
+        lambda bad: ValueError(
+            f"model: the explained score is NaN or infinite for sample(s) {numbers_of(bad)}; half precision or "
+            "untrained weights are the usual cause"
+        ),
+    )
     return scores
 
 
-def _class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
+def class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
+    """The classes that a target names, int64 [B], on its own device.
+
+    Args:
+        target: a class, or one per sample.
+        batch: B.
+        n_classes: how many there are.
+
+    Raises:
+        TypeError, ValueError: see `resolve_target`.
+    """
     if isinstance(target, int) and not 0 <= target < n_classes:
         raise ValueError(f"target: expected classes in 0 .. {n_classes - 1}, got {target}")
     if isinstance(target, np.bool_):  # Older torch would take it for an integer.
@@ -280,10 +295,14 @@ def _class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
     classes = classes.to(torch.int64).expand(batch)
     if classes.is_inference():  # Autograd would refuse to save it.
         classes = classes.clone()
-    low, high = int(classes.min()), int(classes.max())
-    if low < 0 or high >= n_classes:
-        raise ValueError(f"target: expected classes in 0 .. {n_classes - 1}, got {low if low < 0 else high}")
-    return classes
+
+    def outside(_: list[int]) -> Exception:
+        low, high = int(classes.min()), int(classes.max())
+        return ValueError(f"target: expected classes in 0 .. {n_classes - 1}, got {low if low < 0 else high}")
+
+    report((classes < 0) | (classes >= n_classes), outside)
+    # Where the check is looked at later, nothing may be read outside until then.
+    return classes.clamp(0, n_classes - 1) if classes.is_cuda else classes
 
 
 def _detached_logits(outputs: Any) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,10 @@ from midgrain import driver
 from midgrain.driver import Target
 from midgrain.explanation import Explanation
 from midgrain.normalisation import Normalisation
+from midgrain.ops.deferred import can_read, deferred_on_device, numbers_of, report
+
+if TYPE_CHECKING:
+    from midgrain.compiled import CompiledExplainer
 
 __all__ = ["Explainer", "ManyPassExplainer", "ScorerExplainer", "check_scores", "to_uint8"]
 
@@ -44,12 +48,43 @@ class Explainer:
         Raises:
             TypeError, ValueError: see `midgrain.driver`; NaN or infinity in the input or the gradient.
         """
-        x = driver.check_input(x)
-        with driver.preserved(self.model, x):
-            return self._explain(x, target)
+        with deferred_on_device(x):
+            x = driver.check_input(x)
+            with driver.preserved(self.model, x):
+                return self._explain(x, target)
 
     def _explain(self, x: Tensor, target: Target) -> Explanation:
         raise NotImplementedError
+
+    def compile(self, example: Tensor, target: Target = None) -> CompiledExplainer:
+        """Record the whole work on a GPU, network included, for one shape of input, and replay it with every call.
+
+        A replay spares the time that a CPU needs to start some hundred operations, which is more than a GPU needs to
+        carry them out for single pictures and clips. Results equal those of the explainer itself. Where the work
+        cannot be recorded (on the CPU; a network or method that looks at values on its way), the explainer itself
+        answers, and `reason` says why.
+
+        Args:
+            example: an input as `__call__` takes it; later inputs have its shape, dtype and device.
+            target: a target as later ones will be: None, classes, or the same callable. Others are recorded when
+                they come.
+
+        Raises:
+            TypeError, ValueError: see `__call__`; it is called once with the example.
+
+        Example:
+            >>> import torch, midgrain as mg
+            >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+            ...                             torch.nn.Flatten(), torch.nn.Linear(8, 10))
+            >>> device = "cuda" if mg.build_info()["cuda"]["usable"] else "cpu"
+            >>> x = torch.rand(1, 3, 64, 64, device=device)
+            >>> swag = mg.SWAG(model.to(device), n_segments=50).compile(x)
+            >>> swag(x).heatmap.shape
+            torch.Size([1, 64, 64])
+        """
+        from midgrain.compiled import CompiledExplainer
+
+        return CompiledExplainer(self, example, target)
 
     def normalisation(self, x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """(mean, std), one number per colour channel of x; None unless x has one or three channels."""
@@ -76,13 +111,14 @@ class ManyPassExplainer(Explainer):
         Raises:
             TypeError, ValueError: see `__call__`; no targets.
         """
-        x = driver.check_input(x)
-        if not isinstance(targets, list | tuple):
-            raise TypeError(f"targets: expected a list of targets, got {type(targets).__name__}")
-        if not targets:
-            raise ValueError("targets: expected at least one target, got none")
-        with driver.preserved(self.model, x):
-            return self._explain_all(x, targets)
+        with deferred_on_device(x):
+            x = driver.check_input(x)
+            if not isinstance(targets, list | tuple):
+                raise TypeError(f"targets: expected a list of targets, got {type(targets).__name__}")
+            if not targets:
+                raise ValueError("targets: expected at least one target, got none")
+            with driver.preserved(self.model, x):
+                return self._explain_all(x, targets)
 
     def _explain(self, x: Tensor, target: Target) -> Explanation:
         return self._explain_all(x, [target])[0]
@@ -115,15 +151,15 @@ class ScorerExplainer(Explainer):
 
 def check_scores(maps: Tensor) -> None:
     """Raises ValueError where a network's gradient turned into NaN or infinity."""
-    if torch.isfinite(maps.sum()):  # Cheaper, and never so where a value is not.
+    if can_read(maps) and torch.isfinite(maps.sum()):  # Cheaper, and never so where a value is not.
         return
-    finite = torch.isfinite(maps.reshape(maps.shape[0], -1)).all(1)
-    if not finite.all():
-        bad = (~finite).nonzero()[:, 0].tolist()
-        raise ValueError(
-            f"model: its scores or gradients hold NaN or infinity for sample(s) {bad}; half precision or unscaled "
-            "weights are the usual cause"
-        )
+    report(
+        ~torch.isfinite(maps.reshape(maps.shape[0], -1)).all(1),
+        lambda bad: ValueError(
+            f"model: its scores or gradients hold NaN or infinity for sample(s) {numbers_of(bad)}; half precision or "
+            "unscaled weights are the usual cause"
+        ),
+    )
 
 
 def to_uint8(picture: Tensor | None, *, overwrite: bool = False) -> Tensor | None:

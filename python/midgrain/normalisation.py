@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,8 +93,18 @@ class Normalisation:
         numbers = self.of(x)
         if numbers is None:
             return None
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        offset, scale = (torch.tensor(each, dtype=torch.float32, device=x.device).reshape(shape) for each in numbers)
+        # Kept for other devices only: a transfer of three numbers makes the CPU wait for them.
+        make = _as_tensors.__wrapped__ if x.device.type == "cpu" else _as_tensors
+        return make(*numbers, x.ndim, x.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _as_tensors(
+    mean: tuple[float, ...], std: tuple[float, ...], ndim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):
+        shape = [1, -1] + [1] * (ndim - 2)
+        offset, scale = (torch.tensor(each, dtype=torch.float32, device=device).reshape(shape) for each in (mean, std))
         return offset, scale
 
 

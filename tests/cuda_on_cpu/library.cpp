@@ -83,8 +83,10 @@ void extract_backward(const void* patches, int64_t items, int channels, core::Di
 #pragma GCC visibility push(default)
 extern "C" {
 
-void set_devices(int count, int driver, int major, int status, int of_pointers) {
-    cuda_on_cpu::devices = {count, 0, driver, major, static_cast<cudaError_t>(status), of_pointers, -1, nullptr};
+void set_devices(int count, int driver, int major, int status, int of_pointers, int launches) {
+    cuda_on_cpu::devices = {
+        count, 0,      driver, major, static_cast<cudaError_t>(status), of_pointers, static_cast<cudaError_t>(launches),
+        -1,    nullptr};
 }
 void last_launch(int64_t* out) {
     out[0] = cuda_on_cpu::devices.of_last_launch;

@@ -5,7 +5,15 @@
 #include <cstddef>
 #include <cstring>
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorUnknown = 999 };
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorUnsupportedPtxVersion = 222,
+    cudaErrorUnknown = 999
+};
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
 using cudaStream_t = struct CUstream_st*;
 struct cudaDeviceProp {
@@ -21,8 +29,9 @@ namespace cuda_on_cpu {
 
 struct Devices {
     int count = 2, current = 0, driver = 13000, major = 9;
-    cudaError_t status = cudaSuccess;  // of looking for devices
-    int of_pointers = 0;               // -1: they are the host's
+    cudaError_t status = cudaSuccess;    // of looking for devices
+    int of_pointers = 0;                 // -1: they are the host's
+    cudaError_t launches = cudaSuccess;  // what every launch ends with
     int of_last_launch = -1;
     cudaStream_t stream_of_last_launch = nullptr;
 };
@@ -31,7 +40,7 @@ inline Devices devices;
 }  // namespace cuda_on_cpu
 
 inline const char* cudaGetErrorString(cudaError_t) { return "an error made for a test"; }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return cuda_on_cpu::devices.launches; }
 inline cudaError_t cudaMemsetAsync(void* data, int value, std::size_t bytes, cudaStream_t) {
     if (bytes > 0) std::memset(data, value, bytes);
     return cudaSuccess;

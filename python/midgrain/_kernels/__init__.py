@@ -20,8 +20,6 @@ from midgrain.errors import BackendUnavailableError
 __all__ = ["build_info", "check_threads", "cpu", "for_device", "is_usable", "num_threads"]
 
 _NOT_BUILT = "this build of midgrain has no CUDA kernels (nvcc was not found when it was built)"
-# The module `_cuda` is complete, but arrays are not handed to it.
-_NOT_CALLED = "the operations of this version do not call the CUDA kernels yet"
 
 
 @functools.cache
@@ -32,10 +30,11 @@ def _load_cuda() -> ModuleType | None:
     return importlib.import_module("midgrain._kernels._cuda")
 
 
-def _cuda_reason() -> str:
-    """Why the CUDA kernels are not used."""
+@functools.cache
+def _cuda_problem() -> str | None:
+    """Why the CUDA kernels cannot be used, None where they can. Asks the driver once."""
     module = _load_cuda()
-    return _NOT_BUILT if module is None else module.problem() or _NOT_CALLED
+    return _NOT_BUILT if module is None else module.problem()
 
 
 def for_device(device: str) -> ModuleType:
@@ -47,13 +46,16 @@ def for_device(device: str) -> ModuleType:
     if device == "cpu":
         return cpu
     if device == "cuda":
-        raise BackendUnavailableError(f"the array is on a CUDA device, but {_cuda_reason()}; move it to the CPU")
+        problem, module = _cuda_problem(), _load_cuda()
+        if problem is None and module is not None:
+            return module
+        raise BackendUnavailableError(f"the array is on a CUDA device, but {problem}; move it to the CPU")
     raise BackendUnavailableError(f"expected an array on the CPU or a CUDA device, got one on {device!r}")
 
 
 def is_usable(device: str) -> bool:
     """Are there kernels for "cpu" or "cuda" that operations can be given arrays for?"""
-    return device == "cpu"
+    return device == "cpu" or (device == "cuda" and _cuda_problem() is None)
 
 
 def check_threads(requested: object) -> int | None:
@@ -120,7 +122,7 @@ def build_info() -> dict[str, Any]:
 
 
 def _cuda_info() -> dict[str, Any]:
-    info: dict[str, Any] = {"built": False, "usable": is_usable("cuda"), "reason": _cuda_reason()}
+    info: dict[str, Any] = {"built": False, "usable": is_usable("cuda"), "reason": _cuda_problem()}
     module = _load_cuda()
     if module is not None:
         info["built"] = True

@@ -6,6 +6,7 @@
 import sys
 
 from midgrain.ops.color import GRADIENT_RANGE, LAB_RANGES, rgb_to_lab
+from midgrain.ops.deferred import DeferredChecks, deferred_checks
 from midgrain.ops.patches import aggregate_patches, extract_patches
 from midgrain.ops.pool import REDUCTIONS, paint, pool
 from midgrain.ops.slic import enforce_connectivity, max_superpixels, slic
@@ -16,7 +17,9 @@ __all__ = [
     "GRADIENT_RANGE",
     "LAB_RANGES",
     "REDUCTIONS",
+    "DeferredChecks",
     "aggregate_patches",
+    "deferred_checks",
     "enforce_connectivity",
     "extract_patches",
     "max_superpixels",

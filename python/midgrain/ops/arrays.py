@@ -27,6 +27,7 @@ __all__ = [
     "is_torch",
     "kernel_device",
     "require_dense",
+    "require_same_device",
     "require_same_kind",
     "wrap_like",
 ]
@@ -36,6 +37,8 @@ Array = npt.NDArray[Any]
 # DLPack device types whose memory the host can read: CPU, pinned and managed CUDA memory.
 _HOST_DEVICES = (1, 3, 13)
 _CUDA_DEVICE = 2
+# Of torch tensors that operators are registered for; on "meta" tensors have no values, only shapes.
+_TORCH_DEVICES = ("cpu", "cuda", "meta")
 # NumPy before 2.1 does not hand read-only arrays (a Pillow picture, a memory map) to DLPack.
 _SHARES_READ_ONLY = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 
@@ -117,10 +120,12 @@ def as_dense(array: Any, name: str) -> Any:
 
     Raises:
         TypeError: it is no array, or a sparse tensor.
-        BackendUnavailableError: it is no tensor and lies on a device without kernels.
+        BackendUnavailableError: it lies on a device without kernels.
     """
     if is_torch(array):
         require_dense(array, name)
+        if array.device.type not in _TORCH_DEVICES:
+            _kernels.for_device(array.device.type)
         return array
     return as_numpy(array, name)
 
@@ -148,6 +153,24 @@ def require_same_kind(first: Any, second: Any, names: tuple[str, str]) -> None:
             f"{names[0]}, {names[1]}: expected the same kind of array, got {type(first).__name__} and "
             f"{type(second).__name__}"
         )
+
+
+def require_same_device(**arrays: Any) -> None:
+    """Refuses torch tensors on different devices.
+
+    Args:
+        arrays: by the names that messages have; None is left out.
+
+    Raises:
+        BufferError: they are on different devices.
+    """
+    tensors = [(name, array) for name, array in arrays.items() if is_torch(array)]
+    for name, tensor in tensors[1:]:
+        if tensor.device != tensors[0][1].device:
+            raise BufferError(
+                f"{name}: expected an array on {tensors[0][1].device}, as {tensors[0][0]} is, got one on "
+                f"{tensor.device}"
+            )
 
 
 def as_pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from midgrain import _kernels
 from midgrain.ops.arrays import as_float32, as_numpy, contiguous, is_torch, require_dense, wrap_like
 from midgrain.ops.checks import check_int
+from midgrain.ops.device_arrays import takes_device_arrays
 
 __all__ = ["GRADIENT_RANGE", "LAB_RANGES", "rgb_to_lab", "rgb_to_lab_numpy"]
 
@@ -19,6 +20,7 @@ LAB_RANGES: tuple[tuple[float, float], ...] = _kernels.cpu.LAB_RANGES
 GRADIENT_RANGE: tuple[float, float] = (0.0, 100.0)
 
 
+@takes_device_arrays("rgb")
 def rgb_to_lab(rgb: Any, *, channel_axis: int = 1, num_threads: int | None = None) -> Any:
     """Convert sRGB to CIELAB (D65, 2 degree observer).
 

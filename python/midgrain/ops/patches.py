@@ -12,6 +12,7 @@ import numpy.typing as npt
 from midgrain import _kernels
 from midgrain.ops.arrays import as_dense, as_floats, is_torch, wrap_like
 from midgrain.ops.checks import check_int, check_int_per_axis
+from midgrain.ops.device_arrays import takes_device_arrays
 
 __all__ = [
     "MAX_PIXELS",
@@ -28,6 +29,7 @@ __all__ = [
 MAX_PIXELS = 2**31 - 1
 
 
+@takes_device_arrays("images")
 def extract_patches(
     images: Any,
     cells: int | Sequence[int],
@@ -107,6 +109,7 @@ def extract_patches(
     return wrap_like(extract_patches_numpy(array, *arguments), images)
 
 
+@takes_device_arrays("maps")
 def aggregate_patches(
     maps: Any, grid: int | Sequence[int], *, size: int | Sequence[int] | None = None, num_threads: int | None = None
 ) -> Any:

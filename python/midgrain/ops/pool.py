@@ -11,6 +11,7 @@ import numpy.typing as npt
 from midgrain import _kernels
 from midgrain.ops.arrays import as_floats, as_int32, as_pair, is_torch, wrap_like
 from midgrain.ops.checks import check_int
+from midgrain.ops.device_arrays import takes_device_arrays
 
 __all__ = ["REDUCTIONS", "paint", "paint_numpy", "pool", "pool_numpy"]
 
@@ -18,6 +19,7 @@ __all__ = ["REDUCTIONS", "paint", "paint_numpy", "pool", "pool_numpy"]
 REDUCTIONS = ("mean", "sum", "abs-sum", "max", "min", "l1", "l2", "var", "std", "median")
 
 
+@takes_device_arrays("values", "labels")
 def pool(
     values: Any,
     labels: Any,
@@ -88,6 +90,7 @@ def pool(
     return wrap_like(pool_numpy(grouped, labels_2d, reduce, n, threads, bool(channels)).reshape(shape), like)
 
 
+@takes_device_arrays("scores", "labels")
 def paint(
     scores: Any,
     labels: Any,

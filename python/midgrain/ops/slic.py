@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_dense, as_float32, as_int32, as_numpy, is_torch, wrap_like
+from midgrain.ops.arrays import as_dense, as_float32, as_int32, is_torch, wrap_like
 from midgrain.ops.checks import (
     check_int,
     check_positive,
@@ -19,10 +19,19 @@ from midgrain.ops.checks import (
     check_sequence,
     check_spacing,
 )
+from midgrain.ops.device_arrays import takes_device_arrays
 
-__all__ = ["enforce_connectivity", "max_superpixels", "min_superpixel_size", "slic", "slic_numpy"]
+__all__ = [
+    "enforce_connectivity",
+    "enforce_connectivity_numpy",
+    "max_superpixels",
+    "min_superpixel_size",
+    "slic",
+    "slic_numpy",
+]
 
 
+@takes_device_arrays("features")
 def slic(
     features: Any,
     weights: Sequence[float] | npt.NDArray[Any],
@@ -154,6 +163,7 @@ def slic_numpy(
     return labels.reshape(shape[0], *shape[2:]), counts
 
 
+@takes_device_arrays("labels")
 def enforce_connectivity(labels: Any, min_size: int = 1, *, num_threads: int | None = None) -> tuple[Any, Any]:
     """Split every label into connected pieces and merge the small ones, whatever made the labels.
 
@@ -173,6 +183,7 @@ def enforce_connectivity(labels: Any, min_size: int = 1, *, num_threads: int | N
     Raises:
         TypeError: not an array of integers.
         ValueError: the wrong rank, an empty axis, values beyond int32, a negative `min_size`.
+        BackendUnavailableError: the labels lie on a device without kernels.
 
     Example:
         >>> import numpy as np, midgrain as mg
@@ -180,13 +191,26 @@ def enforce_connectivity(labels: Any, min_size: int = 1, *, num_threads: int | N
         >>> labels.tolist(), counts.tolist()
         ([[[0, 0, 1], [2, 0, 0]]], [3])
     """
-    array = as_numpy(labels, "labels")
-    narrow = as_int32(array, "labels")
-    if array.ndim not in (3, 4) or array.size == 0:
-        raise ValueError(f"labels: expected [B, Y, X] or [B, Z, Y, X] without empty axes, got shape {array.shape}")
-    min_size = min(check_int(min_size, "min_size", 0), array.size)
-    volume = narrow.reshape(array.shape[0], -1, *array.shape[-2:])
+    array = as_dense(labels, "labels")
+    shape = [int(n) for n in array.shape]
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise ValueError(f"labels: expected [B, Y, X] or [B, Z, Y, X] without empty axes, got shape {shape}")
+    arguments = min(check_int(min_size, "min_size", 0), math.prod(shape)), _kernels.check_threads(num_threads)
+    if is_torch(labels):
+        from midgrain.ops import torch_library
+
+        torch_labels, torch_counts = torch_library.enforce_connectivity(labels, *arguments)
+        return torch_labels, torch_counts
+    connected, counts = enforce_connectivity_numpy(array, *arguments)
+    return wrap_like(connected, labels), wrap_like(counts, labels)
+
+
+def enforce_connectivity_numpy(
+    labels: npt.NDArray[Any], min_size: int, num_threads: int | None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """`enforce_connectivity` on checked arguments."""
+    volume = as_int32(labels, "labels").reshape(labels.shape[0], -1, *labels.shape[-2:])
     out = np.empty_like(volume)
-    counts = np.empty(array.shape[0], np.int32)
+    counts = np.empty(labels.shape[0], np.int32)
     _kernels.cpu.enforce_connectivity(volume, min_size, out, counts, _kernels.num_threads(num_threads))
-    return wrap_like(out.reshape(array.shape), labels), wrap_like(counts, labels)
+    return out.reshape(labels.shape), counts

@@ -19,11 +19,13 @@ from midgrain.ops.checks import (
     check_real_dtype,
     check_spacing,
 )
+from midgrain.ops.device_arrays import takes_device_arrays
 from midgrain.ops.slic import min_superpixel_size
 
 __all__ = ["slic_pictures", "slic_pictures_numpy"]
 
 
+@takes_device_arrays("images", "gradient")
 def slic_pictures(
     images: Any,
     n_segments: int,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from midgrain import _kernels
+from midgrain.ops import torch_cuda
 from midgrain.ops.arrays import as_numpy
 from midgrain.ops.color import rgb_to_lab_numpy
 from midgrain.ops.patches import (
@@ -20,11 +20,12 @@ from midgrain.ops.patches import (
     extract_patches_numpy,
 )
 from midgrain.ops.pool import paint_numpy, pool_numpy
-from midgrain.ops.slic import slic_numpy
+from midgrain.ops.slic import enforce_connectivity_numpy, slic_numpy
 from midgrain.ops.slic_pictures import slic_pictures_numpy
 
 __all__ = [
     "aggregate_patches",
+    "enforce_connectivity",
     "extract_patches",
     "extract_patches_backward",
     "paint",
@@ -46,6 +47,7 @@ _library.define(
     "int n_segments, int max_num_iter, float[] spacing, int min_size, int? num_threads) "
     "-> (Tensor labels, Tensor counts)"
 )
+_library.define("enforce_connectivity(Tensor labels, int min_size, int? num_threads) -> (Tensor labels, Tensor counts)")
 _library.define("rgb_to_lab(Tensor rgb, int channel_axis, int? num_threads) -> Tensor")
 _library.define(
     "pool(Tensor values, Tensor labels, str reduce, SymInt n, int? num_threads, bool channels_last=False) -> Tensor"
@@ -63,6 +65,7 @@ _library.define("aggregate_patches(Tensor maps, SymInt[] grid, SymInt[] size, in
 
 slic: Any = torch.ops.midgrain.slic
 slic_pictures: Any = torch.ops.midgrain.slic_pictures
+enforce_connectivity: Any = torch.ops.midgrain.enforce_connectivity
 rgb_to_lab: Any = torch.ops.midgrain.rgb_to_lab
 pool: Any = torch.ops.midgrain.pool
 paint: Any = torch.ops.midgrain.paint
@@ -81,6 +84,11 @@ def _slic_pictures_cpu(images: Tensor | None, gradient: Tensor | None, *argument
     maps = None if gradient is None else as_numpy(gradient, "gradient")
     labels, counts = slic_pictures_numpy(pictures, maps, *arguments)
     return torch.from_numpy(labels), torch.from_numpy(counts)
+
+
+def _enforce_connectivity_cpu(labels: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    connected, counts = enforce_connectivity_numpy(as_numpy(labels, "labels"), *arguments)
+    return torch.from_numpy(connected), torch.from_numpy(counts)
 
 
 def _rgb_to_lab_cpu(rgb: Tensor, channel_axis: int, num_threads: int | None) -> Tensor:
@@ -107,22 +115,19 @@ def _aggregate_patches_cpu(maps: Tensor, *arguments: Any) -> Tensor:
     return torch.from_numpy(aggregate_patches_numpy(as_numpy(maps, "maps"), *arguments))
 
 
-def _refuse_cuda(*_: Any, **__: Any) -> Any:
-    return _kernels.for_device("cuda")
-
-
-for _name, _kernel in (
-    ("slic", _slic_cpu),
-    ("slic_pictures", _slic_pictures_cpu),
-    ("rgb_to_lab", _rgb_to_lab_cpu),
-    ("pool", _pool_cpu),
-    ("paint", _paint_cpu),
-    ("extract_patches", _extract_patches_cpu),
-    ("extract_patches_backward", _extract_patches_backward_cpu),
-    ("aggregate_patches", _aggregate_patches_cpu),
+for _name, _on_cpu, _on_cuda in (
+    ("slic", _slic_cpu, torch_cuda.slic),
+    ("slic_pictures", _slic_pictures_cpu, torch_cuda.slic_pictures),
+    ("enforce_connectivity", _enforce_connectivity_cpu, torch_cuda.enforce_connectivity),
+    ("rgb_to_lab", _rgb_to_lab_cpu, torch_cuda.rgb_to_lab),
+    ("pool", _pool_cpu, torch_cuda.pool),
+    ("paint", _paint_cpu, torch_cuda.paint),
+    ("extract_patches", _extract_patches_cpu, torch_cuda.extract_patches),
+    ("extract_patches_backward", _extract_patches_backward_cpu, torch_cuda.extract_patches_backward),
+    ("aggregate_patches", _aggregate_patches_cpu, torch_cuda.aggregate_patches),
 ):
-    _library.impl(_name, _kernel, "CPU")
-    _library.impl(_name, _refuse_cuda, "CUDA")
+    _library.impl(_name, _on_cpu, "CPU")
+    _library.impl(_name, _on_cuda, "CUDA")
 
 
 def _kernel_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -146,6 +151,11 @@ def _slic_pictures_fake(
     return gradient.new_empty(gradient.shape, dtype=torch.int32), gradient.new_empty(
         [gradient.shape[0]], dtype=torch.int32
     )
+
+
+@torch.library.register_fake("midgrain::enforce_connectivity")
+def _enforce_connectivity_fake(labels: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return labels.new_empty(labels.shape, dtype=torch.int32), labels.new_empty([labels.shape[0]], dtype=torch.int32)
 
 
 @torch.library.register_fake("midgrain::rgb_to_lab")
@@ -270,12 +280,12 @@ def _aggregate_patches_gradient(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     ones, whole = [1] * len(ctx.size), [m + g - 1 for m, g in zip(ctx.cells, ctx.grid, strict=True)]
     if whole != list(ctx.size):
         gradient = extract_patches_backward(gradient[:, None], whole, ones, ones, ctx.size, 0, ctx.num_threads)
-    counts = torch.ones([], dtype=torch.int64)
+    counts = torch.ones([], dtype=torch.int64, device=gradient.device)
     for m, g in zip(ctx.cells, ctx.grid, strict=True):
-        cell = torch.arange(m + g - 1)
+        cell = torch.arange(m + g - 1, device=gradient.device)
         counts = counts[..., None] * (cell.minimum(cell.flip(0)).clamp(max=min(m, g) - 1) + 1)
     n = math.prod(ctx.grid)
-    shared = gradient / counts.to(gradient.device)
+    shared = gradient / counts
     result = extract_patches(shared, ctx.cells, ctx.cells, ctx.grid, whole, 0, n, ctx.num_threads)
     return result[:, :, 0].to(ctx.maps_dtype), None, None, None
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from midgrain import ops
 from midgrain.explainer_base import Explainer
+from midgrain.ops.deferred import is_captured
 from midgrain.regions.superpixels import Pictures, Segmentation, SlicOptions, SuperpixelChoice, Superpixels
 
-__all__ = ["RegionExplainer", "beyond_counts", "painted", "pooled"]
+__all__ = ["RegionExplainer", "painted", "pooled"]
 
 
 class RegionExplainer(Explainer):
@@ -71,21 +72,28 @@ def pooled(maps: Tensor, segments: Segmentation, reduce: str) -> Tensor:
         segments: of the same shape.
         reduce: see `midgrain.pool`.
     """
-    n_max = int(segments.counts.max())
+    n_max = _region_count(segments)
     labels = segments.labels
     scores: Tensor = ops.pool(maps.to(labels.device), labels, reduce, n=n_max, spatial_dims=maps.ndim - 1)
-    return scores.masked_fill(beyond_counts(segments), torch.nan).to(maps.device)
+    return scores.masked_fill(_beyond_counts(segments, n_max), torch.nan).to(maps.device)
 
 
 def painted(scores: Tensor, segments: Segmentation) -> Tensor:
     """Region scores [B, n_max] back to pixels: [B, *S] on the scores' device."""
     labels = segments.labels
-    values = scores.to(labels.device).masked_fill(beyond_counts(segments), 0.0)
+    values = scores.to(labels.device).masked_fill(_beyond_counts(segments, scores.shape[1]), 0.0)
     heatmap: Tensor = ops.paint(values, labels, spatial_dims=labels.ndim - 1)
     return heatmap.to(scores.device)
 
 
-def beyond_counts(segments: Segmentation) -> Tensor:
+def _region_count(segments: Segmentation) -> int:
+    """The largest count of a batch; where no value can be read, what is known of it beforehand."""
+    if segments.limit is not None and is_captured(segments.counts):
+        return segments.limit
+    return int(segments.counts.max())
+
+
+def _beyond_counts(segments: Segmentation, n_max: int) -> Tensor:
     """Bool [B, n_max]: which region numbers a sample does not have."""
     counts = segments.counts
-    return torch.arange(int(counts.max()), device=counts.device) >= counts[:, None]
+    return torch.arange(n_max, device=counts.device) >= counts[:, None]

@@ -41,6 +41,8 @@ class Segmentation:
     labels: Tensor
     #: int32 [B].
     counts: Tensor
+    #: The counts are no larger; known without looking at them. None where it is not.
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,11 @@ class Superpixels:
                 images = {"images": pictures.x.to(device), "mean": pictures.mean, "std": pictures.std}
             else:
                 images = {"images": pictures.rgb.to(device)}
+        n_segments = self._count(x)
         labels, counts = ops.slic_pictures(
             **images,
             gradient=gradient.to(device) if self.uses_gradient and gradient is not None else None,
-            n_segments=self._count(x),
+            n_segments=n_segments,
             compactness=options.compactness,
             gradient_compactness=options.gradient_compactness,
             max_num_iter=options.max_num_iter,
@@ -148,7 +151,8 @@ class Superpixels:
             min_size_factor=options.min_size_factor,
             num_threads=1 if x[:, 0].numel() < _PIXELS_FOR_THREADS else None,
         )
-        return Segmentation(labels, counts)
+        limit = ops.max_superpixels(math.prod(x.shape[2:]), n_segments, options.min_size_factor)
+        return Segmentation(labels, counts, limit)
 
     def _count(self, x: Tensor) -> int:
         spatial = x.shape[2:]
