@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import skimage
-import sklearn
 from PIL import Image
 from scipy import ndimage
 
@@ -35,6 +34,8 @@ _SENSOR_NOISE = 2.0
 
 def photographs() -> dict[str, np.ndarray]:
     """The photographs in scikit-image's and scikit-learn's packages, uint8 RGB at their own size."""
+    import sklearn  # Here, because what needs no photographs can be measured without it.
+
     sklearn_data = Path(sklearn.__file__).parent / "datasets" / "images"
     paths = {
         "chelsea": SKIMAGE_DATA / "chelsea.png",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 import numpy as np
 import pytest
-from hypothesis import settings
 from skimage import color, data, transform
 
 from midgrain._kernels import _cpu
 
 # The same examples on every run: a failure in continuous integration is one that can be repeated.
-settings.register_profile("midgrain", deadline=None, derandomize=True)
-settings.load_profile("midgrain")
+with contextlib.suppress(ModuleNotFoundError):  # A machine lent for its GPU may lack it; tests/gpu does without.
+    from hypothesis import settings
+
+    settings.register_profile("midgrain", deadline=None, derandomize=True)
+    settings.load_profile("midgrain")
 
 PHOTOS = ("chelsea", "coffee", "astronaut", "rocket")
 
@@ -43,3 +48,18 @@ def instruction_set(request: pytest.FixtureRequest):
     _cpu.select_instruction_set(request.param)
     yield request.param
     _cpu.select_instruction_set(before)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `midgrain ARGUMENTS`: (exit code, stdout, stderr)."""
+    from midgrain.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["midgrain", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call

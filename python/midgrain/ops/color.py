@@ -45,6 +45,7 @@ def rgb_to_lab(rgb: Any, *, channel_axis: int = 1, num_threads: int | None = Non
     check_int(channel_axis, "channel_axis", -1)
     if is_torch(rgb):
         require_dense(rgb, "rgb")
+        _check_shape(tuple(rgb.shape), channel_axis)
         from midgrain.ops import torch_library
 
         return torch_library.rgb_to_lab(rgb, channel_axis, _kernels.check_threads(num_threads))
@@ -55,12 +56,7 @@ def rgb_to_lab_numpy(rgb: npt.NDArray[Any], channel_axis: int, num_threads: int 
     """`rgb_to_lab` on NumPy arrays."""
     if rgb.dtype != np.uint8 and rgb.dtype.kind != "f":
         raise TypeError(f"rgb: expected uint8 or floats, got dtype {rgb.dtype}")
-    if channel_axis not in (1, -1, rgb.ndim - 1):
-        raise ValueError(f"channel_axis: expected 1 or -1, got {channel_axis}")
-    if rgb.ndim < 3 or rgb.shape[channel_axis] != 3:
-        raise ValueError(f"rgb: expected 3 channels along axis {channel_axis}, got shape {rgb.shape}")
-    if rgb.size == 0:
-        raise ValueError(f"rgb: expected at least one pixel, got shape {rgb.shape}")
+    _check_shape(rgb.shape, channel_axis)
     channels_last = channel_axis != 1
     spatial = rgb.shape[1:-1] if channels_last else rgb.shape[2:]
     items, pixels = rgb.shape[0], int(np.prod(spatial))
@@ -69,3 +65,13 @@ def rgb_to_lab_numpy(rgb: npt.NDArray[Any], channel_axis: int, num_threads: int 
     lab = np.empty((items, 3, pixels), np.float32)
     _kernels.cpu.rgb_to_lab(source, lab, channels_last, _kernels.num_threads(num_threads))
     return lab.reshape(items, 3, *spatial)
+
+
+def _check_shape(shape: tuple[int, ...], channel_axis: int) -> None:
+    """Refuses shapes that are no pictures'."""
+    if channel_axis not in (1, -1, len(shape) - 1):
+        raise ValueError(f"channel_axis: expected 1 or -1, got {channel_axis}")
+    if len(shape) < 3 or shape[channel_axis] != 3:
+        raise ValueError(f"rgb: expected 3 channels along axis {channel_axis}, got shape {shape}")
+    if 0 in shape:
+        raise ValueError(f"rgb: expected at least one pixel, got shape {shape}")
