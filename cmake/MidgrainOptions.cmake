@@ -5,6 +5,8 @@ set_property(CACHE MIDGRAIN_CUDA PROPERTY STRINGS AUTO ON OFF)
 option(MIDGRAIN_WERROR "Treat compiler warnings as errors" OFF)
 set(MIDGRAIN_SANITIZE "" CACHE STRING "Sanitizers to build with: address,undefined or thread; empty for none")
 
+option(MIDGRAIN_FUZZ "Add the target midgrain_fuzz, a fuzzer of the kernels; needs clang" OFF)
+
 if(NOT MIDGRAIN_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "MIDGRAIN_CUDA: expected AUTO, ON or OFF, got '${MIDGRAIN_CUDA}'")
 endif()
@@ -41,6 +43,11 @@ if(MIDGRAIN_SANITIZE)
   target_compile_options(midgrain_options INTERFACE -fsanitize=${MIDGRAIN_SANITIZERS} -fno-sanitize-recover=all
     -fno-omit-frame-pointer -g)
   target_link_options(midgrain_options INTERFACE -fsanitize=${MIDGRAIN_SANITIZERS})
+endif()
+
+# For tests/run_fuzzer.py.
+if(MIDGRAIN_FUZZ)
+  target_compile_options(midgrain_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # Instruction sets that the innermost loops are built for (csrc/cpu/instruction_set.cpp chooses at run time).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import numpy as np
 import pytest
@@ -47,3 +48,18 @@ def instruction_set(request: pytest.FixtureRequest):
     _cpu.select_instruction_set(request.param)
     yield request.param
     _cpu.select_instruction_set(before)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `midgrain ARGUMENTS`: (exit code, stdout, stderr)."""
+    from midgrain.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["midgrain", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,3 +99,11 @@ def relative_deviation(actual: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest expected magnitude; everything in float64."""
     actual, expected = actual.double(), expected.double()
     return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def check_maps(actual: Tensor, expected: Any, tolerance: float = 1e-5) -> None:
+    """The same maps as an oracle's, and not blank."""
+    wanted = torch.tensor(np.array(expected))
+    assert wanted.abs().max() > 0
+    assert actual.shape == wanted.shape
+    assert relative_deviation(actual, wanted) < tolerance

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -34,12 +35,13 @@ TESTS = (
     "test_slic_kernel.py",
     "test_slic_pictures.py",
     "test_threads.py",
+    "test_free_threading.py",
     "test_processes.py",
 )
 SANITIZERS = ("address,undefined", "thread")
-# Tests whose subject a sanitizer itself changes: memory that is kept, and a fork while another thread allocates, after
-# which the child waits for ever for a lock of the sanitizer's allocator.
-DESELECTED = ("memory_stays_flat", "nothing_leaks", "fork")
+# Tests whose subject a sanitizer itself changes: memory that is kept, warnings of an import, and a fork while another
+# thread allocates, after which the child waits for ever for a lock of the sanitizer's allocator.
+DESELECTED = ("memory_stays_flat", "nothing_leaks", "fork", "importing_leaves_the_gil_off")
 _LIBRARIES = {"address": "libasan.so", "undefined": "libubsan.so", "thread": "libtsan.so"}
 _OPTIONS = {
     # Python and torch keep much until the process ends. A refused allocation of terabytes is a test's subject.
@@ -90,7 +92,8 @@ def environment(sanitize: str, path: Path) -> dict[str, str]:
         # libstdc++ before anything else that may bring its own: sanitizers wrap its exceptions.
         "LD_PRELOAD": " ".join([*(done.stdout.strip() for done in libraries), "libstdc++.so.6"]),
         "PYTHONPATH": os.pathsep.join([str(path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(":"),
-        "PYTHONMALLOC": "malloc",  # so that Python's own small objects are watched too
+        # So that Python's own small objects are watched too; a free-threaded Python has its own allocator only.
+        **({} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"PYTHONMALLOC": "malloc"}),
         "OMP_NUM_THREADS": "1",  # torch's threads are not instrumented
         "NUMBA_DISABLE_JIT": "0",
     }

@@ -12,7 +12,7 @@ from cam_nets import CLASSES, curved_net, cut, seen_at
 from midgrain.cams import CAMS, make_cam
 from midgrain.cams.activation import EigenCAM
 from midgrain.cams.gradient import GradCAMPlusPlus, XGradCAM
-from models_for_tests import CONV, NORM, SPATIAL, batch_for, relative_deviation, seeded, tiny_net
+from models_for_tests import CONV, NORM, SPATIAL, batch_for, check_maps, relative_deviation, seeded, tiny_net
 from models_for_tests import one_thread as one_thread
 from oracles import cams as oracle
 
@@ -23,13 +23,6 @@ TARGETS = [3, 0, 1]
 
 def explained(name, net, x, target=TARGETS, **options):
     return mg.explainer(name, net, **options)(x, target)
-
-
-def check(actual, expected, tolerance=1e-5):
-    expected = torch.tensor(np.array(expected))
-    assert expected.abs().max() > 0
-    assert actual.shape == expected.shape
-    assert relative_deviation(actual, expected) < tolerance
 
 
 # By definition.
@@ -45,8 +38,8 @@ def test_maps_of_gradients(name, temporal, relu, layer, dims) -> None:
     activations, gradients = seen_at(net, layer, x, TARGETS)
     expected = [oracle.gradient_cam(name, a, g, temporal, relu) for a, g in zip(activations, gradients, strict=True)]
     made = explained(name, net, x, layer=layer, temporal=temporal, relu=relu)
-    check(made.cam, expected)
-    check(made.heatmap, [oracle.resize(each, SPATIAL[dims]) for each in expected])
+    check_maps(made.cam, expected)
+    check_maps(made.heatmap, [oracle.resize(each, SPATIAL[dims]) for each in expected])
     assert made.target.tolist() == TARGETS
 
 
@@ -55,8 +48,8 @@ def test_maps_of_gradients(name, temporal, relu, layer, dims) -> None:
 def test_maps_of_activations(layer, dims) -> None:
     net, x = curved_net(dims), batch_for(dims, 3, dtype=torch.float64)
     activations, _ = seen_at(net, layer, x, TARGETS)
-    check(explained("relu-activation", net, x, layer=layer).cam, [oracle.relu_activation(a) for a in activations])
-    check(explained("eigencam", net, x, layer=layer).cam, [oracle.eigencam(a) for a in activations])
+    check_maps(explained("relu-activation", net, x, layer=layer).cam, [oracle.relu_activation(a) for a in activations])
+    check_maps(explained("eigencam", net, x, layer=layer).cam, [oracle.eigencam(a) for a in activations])
 
 
 def test_frames_are_weighed_on_their_own_in_clips_only() -> None:
@@ -77,7 +70,7 @@ def test_several_layers_are_rescaled_and_averaged(name, dims) -> None:
     alone = [explained(name, net, x, layer=layer).cam.double().numpy() for layer in ("2", "4", "5")]
     expected = [oracle.fused(maps, SPATIAL[dims]) for maps in zip(*alone, strict=True)]
     made = explained(name, net, x, layer=["2", "4", net[5]])
-    check(made.heatmap, expected)
+    check_maps(made.heatmap, expected)
     assert made.cam is None
     one = explained(name, net, x, layer=["4"])
     assert torch.equal(one.heatmap, explained(name, net, x, layer="4").heatmap)
@@ -171,7 +164,7 @@ def eigen(activations):
 @pytest.mark.parametrize("shape", [(40, 3, 4), (5, 6, 7), (12, 3, 4), (30, 2, 3, 4), (4, 3, 5, 4)])
 def test_eigencam_is_the_first_principal_component(shape) -> None:
     activations = np.random.default_rng(1).normal(size=(3, *shape))
-    check(eigen(activations), [oracle.eigencam(one) for one in activations])
+    check_maps(eigen(activations), [oracle.eigencam(one) for one in activations])
 
 
 def test_eigencam_goes_with_the_activations_and_knows_no_offset_order_or_rotation() -> None:
@@ -228,8 +221,8 @@ def test_saliency_tubes_weigh_channels_by_the_linear_layer(dims) -> None:
     weights = net.fc[0].weight.detach().numpy()
     expected = [oracle.weighted(weights[c], a, relu=False) for c, a in zip(TARGETS, activations, strict=True)]
     made = explained("saliency-tubes", net, x)
-    check(made.cam, expected)
-    check(made.heatmap, [oracle.resize(each, SPATIAL[dims]) for each in expected])
+    check_maps(made.cam, expected)
+    check_maps(made.heatmap, [oracle.resize(each, SPATIAL[dims]) for each in expected])
     assert (made.cam < 0).any()
     # After a mean and a linear layer, the gradients are these weights.
     assert relative_deviation(explained("gradcam", net, x, relu=False).cam * made.cam[0].numel(), made.cam) < 1e-5

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import skimage
 import torch
+import typer
 from PIL import Image
 from torch import nn
 
 import midgrain as mg
-from midgrain.cli import main
+from midgrain.cli.app import app
 from midgrain.models import load_model
 from midgrain.pictures import open_picture
 
@@ -59,23 +60,42 @@ def no_net():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(command, monkeypatch, tmp_path):
     """Runs the command in a folder of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["midgrain", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
+    return command
 
 
 def read(path):
     with Image.open(path) as image:
         return np.asarray(image)
+
+
+def test_pickled_networks_are_taken_when_asked_for(run, tmp_path):
+    torch.save(small_net(), tmp_path / "net.pt")
+    arguments = ("explain", COFFEE, "--model", "net.pt", "--method", "sobel", "--size", "32")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "runs whatever its author put into it, so that is done with --allow-pickle only" in err
+    code, out, err = run(*arguments, "--allow-pickle")
+    assert (code, err) == (0, "")
+    assert "coffee.png: class" in out
+
+
+def test_every_command_with_a_network_has_the_same_options_for_it():
+    def commands(command, name):
+        for each, found in getattr(command, "commands", {name: command}).items():
+            yield from commands(found, f"{name} {each}") if hasattr(found, "commands") else [(each, found)]
+
+    shared = {"--size", "--mean", "--std", "--layer", "--rate", "--frames", "--alpha", "--allow-pickle"}
+    seen = {}
+    for name, command in commands(typer.main.get_command(app), "midgrain"):
+        options = {option: parameter for parameter in command.params for option in parameter.opts}
+        if "--model" in options:
+            assert {"--size", "--mean", "--std", "--device", "--allow-pickle", "--json"} <= options.keys(), name
+            for option in shared & options.keys():
+                assert seen.setdefault(option, options[option].help) == options[option].help
+    assert seen.keys() == shared
 
 
 def test_demo_prints_classes_and_writes_pictures(run, tmp_path):

@@ -401,7 +401,7 @@ def test_bad_input() -> None:
         ours.GradCAM(model, [nn.ReLU()])(x)
     with pytest.raises(ValueError, match=r"ratio_channels_to_ablate: expected 1\.0, got 0\.5"):
         ours.AblationCAM(model, [model[4]], ratio_channels_to_ablate=0.5)
-    with pytest.raises(ValueError, match="ablation_layer: expected None"):
+    with pytest.raises(ValueError, match="ablation_layer: nothing is put into the model; expected None"):
         ours.AblationCAM(model, [model[4]], ablation_layer=theirs.AblationLayerFasterRCNN())
     with pytest.raises(ValueError, match="expected one sample, got 3"):
         ours.GuidedBackpropReLUModel(model)(x)

@@ -101,7 +101,7 @@ def test_dtypes_targets_and_clips() -> None:
 
 def test_bad_input() -> None:
     model, x = data()
-    with pytest.raises(ValueError, match="name: expected one of"):
+    with pytest.raises(ValueError, match="got 'Saliency'; use 'vanilla'"):
         explain_func(model, x, TARGETS, method="Saliency")
     with pytest.raises(TypeError, match="has no option steps"):
         explain_func(model, x, TARGETS, method="gradcam", steps=3)

@@ -18,6 +18,7 @@ from skimage import data
 from torch import nn
 
 import midgrain as mg
+from models_for_tests import one_thread as one_thread
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

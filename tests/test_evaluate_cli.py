@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from evaluate_for_tests import picture_net, write_pictures
-from midgrain.cli import main
 from midgrain.cli.options import options_of_measures
 from midgrain.evaluate import Results, options_of
 from models_for_tests import one_thread  # noqa: F401
@@ -23,19 +22,11 @@ def network():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(command, monkeypatch, tmp_path):
     """Runs the command in a folder of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["midgrain", "evaluate", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
+    return functools.partial(command, "evaluate")
 
 
 def test_a_folder_twice(run, tmp_path) -> None:

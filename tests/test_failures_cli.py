@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from evaluate_for_tests import write_pictures
-from midgrain.cli import main
 from midgrain.cli.failures_data import LabelledPictures
 from midgrain.failures import FailureReport, FilterStatistics
 from models_for_tests import one_thread, tiny_net  # noqa: F401
@@ -30,19 +29,11 @@ def other_network():
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(command, monkeypatch, tmp_path):
     """Runs the command in a folder of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["midgrain", "failures", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
+    return functools.partial(command, "failures")
 
 
 def write_data(folder: Path, per_class: int, seed: int = 0) -> None:

@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 import midgrain as mg
-from midgrain.cli import main
 from midgrain.clips import ClipPreprocess
 from midgrain.models import LoadedModel
 from midgrain.video import Controls, Settings
@@ -192,22 +191,8 @@ def film(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["midgrain", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-def test_the_command_plays_a_film_to_its_end(run, film) -> None:
-    code, out, err = run("live", str(film), "--port", "0", "-m", "test_live_stream:small_net", "--no-loop")
+def test_the_command_plays_a_film_to_its_end(command, film) -> None:
+    code, out, err = command("live", str(film), "--port", "0", "-m", "test_live_stream:small_net", "--no-loop")
     assert (code, err) == (0, "")
     address, summary = out.splitlines()
     assert address.startswith("http://127.0.0.1:")
@@ -263,18 +248,18 @@ def test_the_command_ends_cleanly_when_it_is_asked_to(film, number) -> None:
         (("--quality", "0"), "quality: expected 1 .. 95, got 0"),
     ],
 )
-def test_bad_input_is_one_line(run, film, arguments, text) -> None:
+def test_bad_input_is_one_line(command, film, arguments, text) -> None:
     source = () if arguments[0].endswith(".mp4") else (str(film),)
     port = () if "--port" in arguments else ("--port", "0")
-    code, out, err = run("live", *source, *arguments, *port, "-m", "test_live_stream:small_net")
+    code, out, err = command("live", *source, *arguments, *port, "-m", "test_live_stream:small_net")
     assert (code, out) == (2, "")
     assert text in err
     assert err.count("\n") == 1
 
 
-def test_a_busy_port_is_said_before_the_network_is_loaded(run, film) -> None:
+def test_a_busy_port_is_said_before_the_network_is_loaded(command, film) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = run("live", str(film), "--port", str(port), "-m", "nowhere:nothing")
+        code, _, err = command("live", str(film), "--port", str(port), "-m", "nowhere:nothing")
     assert code == 2
     assert err == f"midgrain: port: {port} is in use at 127.0.0.1; port 0 takes a free one\n"

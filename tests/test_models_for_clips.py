@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from torch import nn
 from torchvision import models as tv
 
 from clips_for_tests import numbered_frames, write_video
-from midgrain.cli import main
 from midgrain.clips import ClipPreprocess, open_clip
 from midgrain.models import LoadedModel, load_model
 from midgrain.pictures import Preprocess
@@ -74,22 +72,14 @@ def test_functions_may_bring_a_preprocessing() -> None:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(command, monkeypatch, tmp_path):
     """Runs the command in a folder of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     for name, n in (("a.mkv", 30), ("b.mkv", 12)):
         write_video(tmp_path / name, numbered_frames(n))
     Image.new("RGB", (40, 30)).save(tmp_path / "picture.png")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["midgrain", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
+    return command
 
 
 MINE = ("--model", "test_models_for_clips:loaded_network")

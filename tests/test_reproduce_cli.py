@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from torch import nn
 
 import layouts_for_tests as stand_in
-from midgrain.cli import main
 from midgrain.cli.reproduce import _names
 from midgrain.evaluate import TABLES, Results
 from models_for_tests import one_thread, seeded  # noqa: F401
@@ -28,19 +27,11 @@ def network() -> nn.Module:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(command, monkeypatch, tmp_path):
     """Runs the command in a folder of its own: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["midgrain", "reproduce", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
+    return functools.partial(command, "reproduce")
 
 
 def test_the_paper_beside_the_measured(run, tmp_path) -> None:

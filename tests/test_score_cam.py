@@ -8,7 +8,7 @@ import torch
 
 import midgrain as mg
 from cam_nets import Counting, curved_net, cut
-from models_for_tests import SPATIAL, batch_for, relative_deviation
+from models_for_tests import SPATIAL, batch_for, check_maps, relative_deviation
 from models_for_tests import one_thread as one_thread
 from oracles import cams as oracle
 
@@ -37,13 +37,6 @@ def by_hand(net, layer, x, targets, weights="softmax", n_channels=None, relu=Tru
     return np.array(maps)
 
 
-def check(actual, expected, tolerance=1e-5):
-    expected = torch.tensor(np.array(expected))
-    assert expected.abs().max() > 0
-    assert actual.shape == expected.shape
-    assert relative_deviation(actual, expected) < tolerance
-
-
 @DIMS
 @pytest.mark.parametrize("weights", ["softmax", "channel-softmax"])
 @pytest.mark.parametrize("n_channels", [None, 3, 100])
@@ -52,16 +45,16 @@ def test_by_definition(layer, n_channels, weights, dims) -> None:
     net, x = curved_net(dims), batch_for(dims, 3, dtype=torch.float64)
     made = explained(net, x, layer=layer, weights=weights, n_channels=n_channels)
     expected = by_hand(net, layer, x, TARGETS, weights, n_channels)
-    check(made.cam, expected)
-    check(made.heatmap, [oracle.resize(each, SPATIAL[dims]) for each in expected])
+    check_maps(made.cam, expected)
+    check_maps(made.heatmap, [oracle.resize(each, SPATIAL[dims]) for each in expected])
     signed = explained(net, x, layer=layer, weights=weights, n_channels=n_channels, relu=False)
-    check(signed.cam, by_hand(net, layer, x, TARGETS, weights, n_channels, relu=False))
+    check_maps(signed.cam, by_hand(net, layer, x, TARGETS, weights, n_channels, relu=False))
 
 
 def test_several_layers_are_rescaled_and_averaged() -> None:
     net, x = curved_net(), batch_for(batch=3, dtype=torch.float64)
     maps = [by_hand(net, layer, x, TARGETS) for layer in ("2", "5")]
-    check(
+    check_maps(
         explained(net, x, layer=["2", "5"]).heatmap,
         [oracle.fused(pair, SPATIAL[2]) for pair in zip(*maps, strict=True)],
     )
@@ -89,7 +82,7 @@ def test_constant_channels_share_one_pass(target, weights, passes) -> None:
     # The first sees the layer; then three channels and one for all constant ones; one sample shows what is returned.
     assert model.samples == 3 * (1 + passes) + callable(target)
     if not callable(target) or weights == "channel-softmax":
-        check(made.cam, by_hand(net, "4", x, TARGETS, weights, relu=False))
+        check_maps(made.cam, by_hand(net, "4", x, TARGETS, weights, relu=False))
 
 
 def test_channels_of_nothing_but_zero_need_no_pass() -> None:
@@ -100,7 +93,7 @@ def test_channels_of_nothing_but_zero_need_no_pass() -> None:
     explain = mg.explainer("scorecam", model, layer="inner.4", batch_size=1)
     explain(x, 3)
     model.samples = 0
-    check(explain(x, 3).cam, by_hand(net, "4", x, [3]))
+    check_maps(explain(x, 3).cam, by_hand(net, "4", x, [3]))
     assert model.samples == 1 + 3
 
 
@@ -138,14 +131,14 @@ def test_callables_score_themselves(form, batch) -> None:
 
     made = explained(model, x, probability, layer="inner.5")
     assert sizes == {batch}
-    check(made.cam, by_hand(net, "5", x, TARGETS[:batch]))
+    check_maps(made.cam, by_hand(net, "5", x, TARGETS[:batch]))
 
 
 def test_gradients_are_not_needed_for_a_named_layer() -> None:
     net, x = curved_net(), batch_for(batch=3, dtype=torch.float64)
     model = Counting(net)
     model.forward = torch.no_grad()(model.forward)
-    check(explained(model, x, layer="inner.5").cam, by_hand(net, "5", x, TARGETS))
+    check_maps(explained(model, x, layer="inner.5").cam, by_hand(net, "5", x, TARGETS))
 
 
 def test_it_scores_pixels_for_superpixels() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +18,6 @@ from PIL import Image
 from torch import nn
 
 from clips_for_tests import decoded, numbered_frames, write_video
-from midgrain.cli import main
 from midgrain.clips import ClipPreprocess
 from midgrain.models import LoadedModel
 from models_for_tests import one_thread  # noqa: F401
@@ -36,17 +35,9 @@ def tiny() -> LoadedModel:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(command):
     """Runs `midgrain video ...`: exit code, stdout, stderr."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["midgrain", "video", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        captured = capsys.readouterr()
-        return int(done.value.code or 0), captured.out, captured.err
-
-    return command
+    return functools.partial(command, "video")
 
 
 @pytest.fixture

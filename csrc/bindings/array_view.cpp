@@ -40,6 +40,25 @@ bool matches(dlpack::DataType type, ElementType element) {
     }
 }
 
+// Where Python has no GIL: keeps other threads' calls of ours from an object meanwhile. Elsewhere the GIL does.
+class Exclusive {
+public:
+#if defined(Py_GIL_DISABLED)
+    explicit Exclusive(py::handle object) { PyCriticalSection_Begin(&section_, object.ptr()); }
+    ~Exclusive() { PyCriticalSection_End(&section_); }
+#else
+    explicit Exclusive(py::handle) {}
+    ~Exclusive() {}
+#endif
+    Exclusive(const Exclusive&) = delete;
+    Exclusive& operator=(const Exclusive&) = delete;
+
+#if defined(Py_GIL_DISABLED)
+private:
+    PyCriticalSection section_;
+#endif
+};
+
 // An array of more dimensions than any library makes; its shape is not looked at.
 constexpr int kMostShown = 64;
 
@@ -141,7 +160,9 @@ void ArrayView::take(py::handle object, Place place) {
 
 void ArrayView::take_capsule(py::handle capsule) {
     // What a producer in C writes may be wrong in any field, so each is looked at before it is relied on. A capsule is
-    // consumed by renaming it: from then on this view, not the capsule, calls the deleter.
+    // consumed by renaming it: from then on this view, not the capsule, calls the deleter. Two threads that were given
+    // the same capsule must not both find it unconsumed.
+    const Exclusive exclusive(capsule);
     if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
         auto* managed =
             static_cast<dlpack::ManagedVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));

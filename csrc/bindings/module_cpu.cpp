@@ -127,8 +127,9 @@ double multiply_adds_per_second(double seconds, std::int64_t num_threads) {
 
 }  // namespace
 
-PYBIND11_MODULE(_cpu, module) {
+PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
     module.doc() = "CPU kernels. Call them through midgrain.ops, which validates and allocates.";
+    cpu::prepare();
     py::register_exception_translator([](std::exception_ptr pointer) {
         try {
             if (pointer) std::rethrow_exception(pointer);

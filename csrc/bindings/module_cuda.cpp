@@ -266,7 +266,7 @@ py::list devices() {
 
 }  // namespace
 
-PYBIND11_MODULE(_cuda, module) {
+PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
     module.doc() = "CUDA kernels: arrays on a device in and out, on the caller's stream.";
     py::register_exception_translator([](std::exception_ptr pointer) {
         try {

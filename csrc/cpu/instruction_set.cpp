@@ -1,4 +1,5 @@
-// Chooses the instruction set once, at load: the best that the build and the processor share.
+// Chooses the instruction set once, at load: the best that the build and the processor share. Makes what else calls
+// share.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -8,10 +9,12 @@
 #include "cpu/connectivity_rows.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/multiply_add.hpp"
+#include "cpu/picture_rows.hpp"
 #include "cpu/pixel_rows.hpp"
 #include "cpu/pool_kernels.hpp"
 #include "cpu/slic_tiles.hpp"
 #include "cpu/slic_wide_assign.hpp"
+#include "cpu/workspace.hpp"
 
 namespace midgrain::cpu {
 namespace {
@@ -77,6 +80,13 @@ void select_instruction_set(const std::string& name) {
     const auto found = std::find_if(all.begin(), all.end(), [&](const Choice& choice) { return choice.name == name; });
     if (found == all.end()) throw std::invalid_argument("instruction set '" + name + "' is not available here");
     current() = &*found;
+}
+
+void prepare() {
+    available_instruction_sets();
+    current();
+    srgb_byte_table();
+    Workspace().take<std::byte>(1);
 }
 
 const TileKernels& tile_kernels() { return *current().load()->tiles; }

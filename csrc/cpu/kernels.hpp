@@ -25,6 +25,10 @@ using core::PoolShape;
 using core::Range;
 using core::SlicParameters;
 
+// Makes what all calls share (tables, the choice of instructions, the store of memory), which they would otherwise make
+// when they first need it: a process forked meanwhile would wait for ever for the thread that was about to.
+void prepare();
+
 // SLIC of every item (core/slic.hpp), then connectivity (core/connectivity.hpp).
 // labels [items, z, y, x]; counts [items]: superpixels, or centres when min_size == 0.
 // Throws InvalidValue for NaN or infinity and for weights too small for the ranges.

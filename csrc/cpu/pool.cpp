@@ -313,7 +313,7 @@ private:
             }
         };
         const double* totals = self.totals.data();
-        const auto [first, last] = turn.regions;
+        const std::int64_t first = turn.regions.first, last = turn.regions.last;  // clang 14 captures no bindings
         if (turn.tile.step == 1) {
             write(
                 first, last - first, [&](std::int64_t i) { return totals[first + i]; },

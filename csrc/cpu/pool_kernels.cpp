@@ -176,7 +176,8 @@ void add_tile(const Chunk<T>& chunk, const Scaling& scaling, uint64_t* table) {
     int64_t p = 0;
     for (int64_t k = 0; k < chunk.run_count; ++k) {
         uint64_t* __restrict sums = table + chunk.runs[k].label * width;
-        const double* __restrict means = scaling.means + chunk.runs[k].label * width;
+        const double* __restrict means = nullptr;  // as in Scaling, where they are not needed
+        if constexpr (kTerm == Term::kDeviation) means = scaling.means + chunk.runs[k].label * width;
         for (; p < chunk.runs[k].end; ++p) {
             const T* __restrict row = chunk.values + p * chunk.step;
             int64_t c = 0;

@@ -129,16 +129,30 @@ template <int kPairs>
     }
 }
 
-// The smallest key of every pixel in kBlock rows of a tile.
+// What the comparison of a tile found, per pixel: the smallest key and the number of the candidate that it belongs to,
+// which is in the key's lower bits, too, where there is one group of candidates only.
+struct Nearest {
+    alignas(64) std::uint32_t key[kTileRows * kLanes];
+    alignas(64) std::uint32_t index[kTileRows * kLanes];
+};
+
+// Compares kBlock rows of a tile with one group of candidates, those from number `first` on.
 template <int kPairs>
 [[gnu::always_inline]] inline void compare(const AssignTilesJob& job, const std::int32_t* features, int row,
-                                           const std::int32_t* candidates, std::int32_t count,
-                                           const Group<kPairs>& group, Unsigned* keys) {
+                                           std::int32_t first, std::int32_t count, const Group<kPairs>& group,
+                                           Nearest& nearest) {
+    // The best key of earlier groups takes part without its candidate's number: of this group a candidate must then be
+    // strictly closer, so of equally near centres the lowest index stays.
+    const Unsigned low = broadcast(static_cast<std::uint32_t>(job.key.group() - 1));
+    Unsigned best[kBlock];
+#pragma GCC unroll 16
+    for (int r = 0; r < kBlock; ++r) {
+        best[r] = first == 0 ? ~Unsigned{} : load<Unsigned>(nearest.key + (row + r) * kLanes) & ~low;
+    }
     if constexpr (kPairs > 0) {
-        Unsigned best[kBlock], pixels[kBlock][kPairs];
+        Unsigned pixels[kBlock][kPairs];
 #pragma GCC unroll 16
         for (int r = 0; r < kBlock; ++r) {
-            best[r] = ~Unsigned{};
 #pragma GCC unroll 4
             for (int p = 0; p < kPairs; ++p) {
                 pixels[r][p] = load<Unsigned>(features + ((row + r) * kPairs + p) * kLanes);
@@ -157,58 +171,45 @@ template <int kPairs>
                 best[r] = minimum(best[r], key);
             }
         }
-#pragma GCC unroll 16
-        for (int r = 0; r < kBlock; ++r) keys[row + r] = best[r];
     } else {
         const int pairs = job.grid.pairs;
-        for (int r = row; r < row + kBlock; ++r) {
-            Unsigned best = ~Unsigned{};
+        for (int r = 0; r < kBlock; ++r) {
             for (std::int32_t j = 0; j < count; ++j) {
-                const std::uint32_t* coefficients = job.centres.coefficients + std::int64_t{candidates[j]} * pairs;
-                Unsigned key = load<Unsigned>(group.along_x[j]) + broadcast(group.along_y[j][r]);
+                const std::uint32_t* coefficients =
+                    job.centres.coefficients + std::int64_t{job.candidates[first + j]} * pairs;
+                Unsigned key = load<Unsigned>(group.along_x[j]) + broadcast(group.along_y[j][row + r]);
                 for (int p = 0; p < pairs; ++p) {
-                    key = add_products(key, load<Unsigned>(features + (r * pairs + p) * kLanes),
+                    key = add_products(key, load<Unsigned>(features + ((row + r) * pairs + p) * kLanes),
                                        broadcast(coefficients[p]));
                 }
-                best = minimum(best, key);
+                best[r] = minimum(best[r], key);
             }
-            keys[r] = best;
         }
     }
+#pragma GCC unroll 16
+    for (int r = 0; r < kBlock; ++r) {
+        std::uint32_t* keys = nearest.key + (row + r) * kLanes;
+        std::uint32_t* indices = nearest.index + (row + r) * kLanes;
+        Unsigned index = best[r] & low;
+        if (first > 0) {
+            const Condition same = equal(best[r], load<Unsigned>(keys) & ~low);
+            index = choose(same, load<Unsigned>(indices), index + static_cast<std::uint32_t>(first));
+        }
+        store(indices, index);
+        store(keys, best[r]);
+    }
 }
-
-// What the comparison of a whole tile found: D^2 - |q|^2 + offset and the candidate's number, per pixel.
-struct Nearest {
-    Unsigned value[kTileRows], index[kTileRows];
-};
 
 template <int kPairs>
 void find_nearest(const AssignTilesJob& job, const std::int32_t* features, const TilePlace& place, std::int32_t count,
                   Nearest& nearest) {
-    const int bits = job.key.bits(), size = job.key.group();
-    const std::uint32_t low = static_cast<std::uint32_t>(size) - 1;
+    const std::int32_t size = job.key.group();
     Group<kPairs> group;
-    Unsigned keys[kTileRows];
     for (std::int32_t first = 0; first < count; first += size) {
-        const std::int32_t* candidates = job.candidates + first;
         const std::int32_t here = smaller(size, count - first);
-        prepare<kPairs>(job, place, candidates, here, group);
+        prepare<kPairs>(job, place, job.candidates + first, here, group);
         for (int row = 0; row < kTileRows; row += kBlock) {
-            compare<kPairs>(job, features, row, candidates, here, group, keys);
-        }
-        if (first == 0) {
-            for (int r = 0; r < kTileRows; ++r) {
-                nearest.value[r] = keys[r] >> bits;
-                nearest.index[r] = keys[r] & low;
-            }
-            continue;
-        }
-        for (int r = 0; r < kTileRows; ++r) {
-            const Unsigned value = keys[r] >> bits, index = (keys[r] & low) + static_cast<std::uint32_t>(first);
-            // Strictly closer: of equally near centres the lowest index stays.
-            const Condition closer = below(value, nearest.value[r]);
-            nearest.index[r] = choose(closer, index, nearest.index[r]);
-            nearest.value[r] = minimum(nearest.value[r], value);
+            compare<kPairs>(job, features, row, first, here, group, nearest);
         }
     }
 }
@@ -257,93 +258,102 @@ bool remember(const std::int32_t* candidates, std::uint32_t used, TileState& sta
     return true;
 }
 
-// The same for more candidates than a word has bits.
-void remember_many(const std::int32_t* candidates, const Nearest& nearest, TileState& state) {
-    std::int32_t found = 0;
-    for (int r = 0; r < kTileRows; ++r) {
-        for (int i = 0; i < kLanes; ++i) {
-            const std::int32_t label = candidates[nearest.index[r][i]];
-            std::int32_t at = found - 1;
-            while (at >= 0 && state.owners[at] != label) --at;
-            if (at >= 0) continue;
-            if (found == kMaxOwners) return;
-            state.owners[found++] = label;
+// The owners of a tile with more candidates than a word has bits.
+void remember_many(const std::int32_t* candidates, std::int32_t count, const Nearest& nearest, TileState& state) {
+    if (count <= 64) {
+        Unsigned used[2] = {};
+        for (int r = 0; r < kTileRows; ++r) {
+            const Unsigned index = load<Unsigned>(nearest.index + r * kLanes);
+            const Unsigned bit = single_bit(index & 31);
+            const Condition first = below(index, broadcast(std::uint32_t{32}));
+            used[0] |= choose(first, bit, Unsigned{});
+            used[1] |= choose(first, Unsigned{}, bit);
         }
+        if (remember(candidates + 32, any_bit(used[1]), state)) remember(candidates, any_bit(used[0]), state);
+        return;
+    }
+    std::int32_t found = 0;
+    for (const std::uint32_t index : nearest.index) {
+        const std::int32_t label = candidates[index];
+        std::int32_t at = found - 1;
+        while (at >= 0 && state.owners[at] != label) --at;
+        if (at >= 0) continue;
+        if (found == kMaxOwners) return;
+        state.owners[found++] = label;
     }
     state.owner_count = found;
 }
 
-// The new labels of a tile, and the list of pixels whose label changes; returns its length.
-std::int32_t list_changes(const AssignTilesJob& job, const TilePlace& place, std::int32_t count, const Nearest& nearest,
-                          const std::int32_t* labels, std::int32_t* fresh, std::int32_t* changed) {
+// What one walk over a tile's result gathers.
+struct Summary {
+    Unsigned highest;      // D^2 - |q|^2 + offset
+    Unsigned farthest;     // D^2 + offset
+    Unsigned used;         // bits of the candidates that own pixels; only where they are at most 32
+    std::int32_t changes;  // pixels whose label is another one
+};
+
+// Lists the pixels whose label changes, and describes the tile for the next round.
+template <int kPairs>
+[[gnu::always_inline]] inline Summary summarise(const AssignTilesJob& job, const TilePlace& place,
+                                                const std::int32_t* features, std::int32_t count,
+                                                const Nearest& nearest, const std::int32_t* labels,
+                                                std::uint8_t* changed) {
+    const int pairs = kPairs > 0 ? kPairs : job.grid.pairs;
+    const int bits = job.key.bits(), shift = 2 * job.key.feature_shift;
     const int rows = smaller(kTileRows, static_cast<std::int32_t>(job.grid.dims.y - place.tile_y * kTileRows));
     const int columns = smaller(kLanes, static_cast<std::int32_t>(job.grid.dims.x - place.tile_x * kLanes));
-    const Mask inside = kAllLanes >> (kLanes - columns);
-    Signed number = lane_numbers();
-    std::int32_t changes = 0;
-    for (int r = 0; r < rows; ++r, number += kLanes) {
-        Signed label;
-        if (count <= kMaxGroup) {
-            label = look_up(job.candidates, nearest.index[r]);
-        } else {
-            for (int i = 0; i < kLanes; ++i) label[i] = job.candidates[nearest.index[r][i]];
-        }
-        store(fresh + r * kLanes, label);
-        const Mask mask = to_mask(differ(label, load<Signed>(labels + r * kLanes))) & inside;
-        store_chosen(changed + changes, number, mask);
-        changes += count_bits(mask);
-    }
-    return changes;
-}
-
-// The largest D^2 of a pixel and who owns pixels now. All pixels are reached.
-template <int kPairs>
-void describe(const AssignTilesJob& job, const std::int32_t* features, std::int32_t count, const Nearest& nearest,
-              TileState& state) {
-    const int pairs = kPairs > 0 ? kPairs : job.grid.pairs;
-    const int shift = 2 * job.key.feature_shift;
-    Unsigned farthest{}, used[2] = {};
+    const Condition inside = at_most(lane_numbers(), broadcast(columns - 1));
+    Summary summary{};
     for (int r = 0; r < kTileRows; ++r) {
+        // The next tile's row: neither all at once, which no processor takes, nor too late. Past the end it does no
+        // harm.
+        for (int p = 0; p < pairs; ++p) __builtin_prefetch(features + ((kTileRows + r) * pairs + p) * kLanes);
+        __builtin_prefetch(labels + (kTileRows + r) * kLanes, 1);
+        const Unsigned value = load<Unsigned>(nearest.key + r * kLanes) >> bits;
+        const Unsigned index = load<Unsigned>(nearest.index + r * kLanes);
         // |q|^2 times 2^shift is below 2^31.
         Unsigned square{};
         for (int p = 0; p < pairs; ++p) {
             const Unsigned words = load<Unsigned>(features + (r * pairs + p) * kLanes);
             square = add_products(square, words, words);
         }
-        farthest = maximum(farthest, nearest.value[r] + (square >> shift));
-    }
-    state.farthest = static_cast<std::int32_t>(largest(farthest) - job.key.offset);
-    state.owner_count = 0;
-    if (count > 64) return remember_many(job.candidates, nearest, state);
-    if (count <= 32) {
-        for (int r = 0; r < kTileRows; ++r) used[0] |= single_bit(nearest.index[r]);
-    } else {
-        for (int r = 0; r < kTileRows; ++r) {
-            const Unsigned bit = single_bit(nearest.index[r] & 31);
-            const Condition first = below(nearest.index[r], broadcast(std::uint32_t{32}));
-            used[0] |= choose(first, bit, Unsigned{});
-            used[1] |= choose(first, Unsigned{}, bit);
+        summary.highest = maximum(summary.highest, value);
+        summary.farthest = maximum(summary.farthest, value + (square >> shift));
+        summary.used |= single_bit(index & 31);
+        if (r >= rows) continue;
+        Signed label;
+        if (count <= kMaxGroup) {
+            label = look_up(job.candidates, index);
+        } else {
+            for (int i = 0; i < kLanes; ++i) label[i] = job.candidates[index[i]];
         }
-        if (!remember(job.candidates + 32, any_bit(used[1]), state)) return;
+        const Condition differs = differ(inside, label, load<Signed>(labels + r * kLanes));
+        store_chosen_numbers(changed + summary.changes, static_cast<std::uint32_t>(r * kLanes), differs);
+        summary.changes += count_bits(to_mask(differs));
     }
-    remember(job.candidates, any_bit(used[0]), state);
+    return summary;
 }
 
+// Gives the changed pixels their new labels, and their new centres what they bring along.
 template <int kPairs>
 [[gnu::always_inline]] inline void move_pixels(const AssignTilesJob& job, const TilePlace& place,
-                                               const std::int32_t* features, const std::int32_t* labels,
-                                               const std::int32_t* fresh, const std::int32_t* changed,
-                                               std::int32_t changes) {
+                                               const std::int32_t* features, const Nearest& nearest,
+                                               const std::uint8_t* changed, std::int32_t changes,
+                                               std::int32_t* labels) {
     const int pairs = kPairs > 0 ? kPairs : job.grid.pairs;
     const std::int64_t* from_x = job.position_sums + place.tile_x * kLanes * kSumHeader;
     const std::int64_t* from_y = job.position_sums + (job.grid.padded_x() + place.tile_y * kTileRows) * kSumHeader;
     const std::int64_t width = kSumHeader + 2 * pairs;
     for (std::int32_t i = 0; i < changes; ++i) {
-        const auto at = static_cast<std::uint32_t>(changed[i]);
+        const std::uint32_t at = changed[i];
         const std::uint32_t r = at / kLanes, column = at % kLanes;
-        move_pixel<kPairs>(from_x + column * kSumHeader, from_y + r * kSumHeader, place.here_z,
-                           features + r * static_cast<std::uint32_t>(pairs * kLanes) + column, pairs,
-                           job.sums + labels[at] * width, job.sums + fresh[at] * width);
+        const std::int32_t fresh = job.candidates[nearest.index[at]];
+        if (job.sums != nullptr) {
+            move_pixel<kPairs>(from_x + column * kSumHeader, from_y + r * kSumHeader, place.here_z,
+                               features + r * static_cast<std::uint32_t>(pairs * kLanes) + column, pairs,
+                               job.sums + labels[at] * width, job.sums + fresh * width);
+        }
+        labels[at] = fresh;
     }
 }
 
@@ -355,33 +365,32 @@ bool assign_tile(const AssignTilesJob& job, std::int64_t tile) {
     TileState& state = job.states[tile];
     const TilePlace place = place_of(job, tile);
     const std::int32_t count = find_candidates<kVolume>(job, place, distance_limit(job, place, state));
-    if (count == 0) {  // nobody reaches the tile: every pixel keeps its label
-        state.owner_count = 0;
-        return false;
-    }
+    state.owner_count = 0;
+    if (count == 0) return false;  // nobody reaches the tile: every pixel keeps its label
     Nearest nearest;
     find_nearest<kPairs>(job, features, place, count, nearest);
 
-    alignas(64) std::int32_t fresh[kTileRows * kLanes];
-    alignas(64) std::int32_t changed[kTileRows * kLanes + kLanes];
-    Unsigned highest{};
-    for (int r = 0; r < kTileRows; ++r) highest = maximum(highest, nearest.value[r]);
+    static_assert(kTileRows * kLanes <= 256);
+    alignas(64) std::uint8_t changed[kTileRows * kLanes + kLanes];
+    const Summary summary = summarise<kPairs>(job, place, features, count, nearest, labels, changed);
+    std::int32_t changes = summary.changes;
     const std::uint32_t unreached = job.key.beyond >> job.key.bits();
-    std::int32_t changes = list_changes(job, place, count, nearest, labels, fresh, changed);
-    if (largest(highest) < unreached) {
-        describe<kPairs>(job, features, count, nearest, state);
+    if (largest(summary.highest) < unreached) {
+        state.farthest = static_cast<std::int32_t>(largest(summary.farthest) - job.key.offset);
+        if (count <= 32) {
+            remember(job.candidates, any_bit(summary.used), state);
+        } else {
+            remember_many(job.candidates, count, nearest, state);
+        }
     } else {
         // A pixel that no centre reaches keeps its label.
-        state.owner_count = 0;
         std::int32_t kept = 0;
         for (std::int32_t i = 0; i < changes; ++i) {
-            if (nearest.value[changed[i] / kLanes][changed[i] % kLanes] < unreached) changed[kept++] = changed[i];
+            if (nearest.key[changed[i]] < job.key.beyond) changed[kept++] = changed[i];
         }
         changes = kept;
     }
-
-    if (job.sums != nullptr) move_pixels<kPairs>(job, place, features, labels, fresh, changed, changes);
-    for (std::int32_t i = 0; i < changes; ++i) labels[changed[i]] = fresh[changed[i]];
+    move_pixels<kPairs>(job, place, features, nearest, changed, changes, labels);
     return changes > 0;
 }
 

@@ -61,8 +61,12 @@ using Condition = __mmask16;
 [[gnu::always_inline]] inline Condition below(Unsigned a, Unsigned b) {
     return _mm512_cmplt_epu32_mask((__m512i)a, (__m512i)b);
 }
-[[gnu::always_inline]] inline Condition differ(Signed a, Signed b) {
-    return _mm512_cmpneq_epi32_mask((__m512i)a, (__m512i)b);
+[[gnu::always_inline]] inline Condition equal(Unsigned a, Unsigned b) {
+    return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
+}
+// Where `among` holds and a is not b.
+[[gnu::always_inline]] inline Condition differ(Condition among, Signed a, Signed b) {
+    return _mm512_mask_cmpneq_epi32_mask(among, (__m512i)a, (__m512i)b);
 }
 [[gnu::always_inline]] inline Unsigned choose(Condition condition, Unsigned then, Unsigned otherwise) {
     return (Unsigned)_mm512_mask_mov_epi32((__m512i)otherwise, condition, (__m512i)then);
@@ -72,7 +76,9 @@ using Condition = __mmask16;
 using Condition = Signed;
 [[gnu::always_inline]] inline Condition at_most(Signed a, Signed b) { return ~(a > b); }
 [[gnu::always_inline]] inline Condition below(Unsigned a, Unsigned b) { return (Signed)(a < b); }
-[[gnu::always_inline]] inline Condition differ(Signed a, Signed b) { return ~(a == b); }
+[[gnu::always_inline]] inline Condition equal(Unsigned a, Unsigned b) { return (Signed)(a == b); }
+// Where `among` holds and a is not b.
+[[gnu::always_inline]] inline Condition differ(Condition among, Signed a, Signed b) { return among & ~(a == b); }
 [[gnu::always_inline]] inline Unsigned choose(Condition condition, Unsigned then, Unsigned otherwise) {
     return condition ? then : otherwise;
 }
@@ -141,6 +147,24 @@ constexpr ChosenLanes kChosen;
 #else
     for (int i = 0; i < kLanes; ++i) {
         if (mask >> i & 1) *to++ = values[i];
+    }
+#endif
+}
+
+// Writes first + i for every lane i chosen by `mask`, in order and without gaps; writes kLanes bytes, so `to` needs
+// room for them. Bytes, as whole vectors of numbers would nearly all lie across two cache lines.
+[[gnu::always_inline]] inline void store_chosen_numbers(std::uint8_t* to, std::uint32_t first, Condition condition) {
+#if defined(__AVX512F__)
+    const __m512i numbers = _mm512_maskz_compress_epi32(condition, (__m512i)(lane_numbers() + (std::int32_t)first));
+    _mm_storeu_si128((__m128i*)to, _mm512_maskz_cvtepi32_epi8(0xFFFF, numbers));
+#elif defined(__AVX2__)
+    const std::uint64_t numbers = kChosen.lanes[to_mask(condition)] + first * 0x0101010101010101u;
+    __builtin_memcpy(to, &numbers, sizeof numbers);
+#else
+    const Mask mask = to_mask(condition);
+    for (std::uint32_t i = 0; i < kLanes; ++i) {
+        *to = static_cast<std::uint8_t>(first + i);
+        to += mask >> i & 1;
     }
 #endif
 }

@@ -140,7 +140,7 @@ def load_untrained(spec: str, seed: int = 0) -> LoadedModel:
     models, name, weights = _torchvision_weights(name)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of two networks that their initialisation will change.
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well, and leave them so.
         model = models.get_model(name, weights=None)
     for module in model.modules():
         module.training = False
@@ -271,8 +271,7 @@ def _load_exported(path: Path, allow_pickle: bool) -> Any:
             check_exported(path)
         except Exception as error:
             raise ValueError(
-                f"model: {str(path)!r} is refused: {_first_line(error)}. If you trust its author, load_model takes "
-                "allow_pickle=True"
+                f"model: {str(path)!r} is refused: {_first_line(error)}. If you trust its author: allow_pickle=True"
             ) from error
     try:
         program = torch.export.load(path)
@@ -301,8 +300,8 @@ def _load_torchscript(path: Path, allow_pickle: bool) -> Any:
             return _load_pickle(path)
         raise ValueError(
             f"model: {str(path)!r} is no TorchScript program; weights alone do not say what to run, and loading a "
-            "pickled network runs whatever its author put into it, so load_model does it with allow_pickle=True only: "
-            "save the network with torch.export.save(torch.export.export(model, (x,)), 'model.pt2')"
+            "pickled network runs whatever its author put into it, so that is done with allow_pickle=True only; "
+            "better save the network with torch.export.save(torch.export.export(model, (x,)), 'model.pt2')"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and files of it are still about.

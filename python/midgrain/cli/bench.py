@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from midgrain.cli import shared
 from midgrain.cli.output import console, errors, print_json, say
 from midgrain.timing import machine, race, summary
 
@@ -33,7 +34,7 @@ _LONGEST = 60.0
 def bench(
     seconds: Annotated[float, typer.Option(help="For each line of the table; slow lines take longer.")] = 1.5,
     quick: Annotated[bool, typer.Option("--quick", help="Small pictures only, a few calls each.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Time superpixels, pooling and an explanation on this machine; about 20 seconds."""
     import midgrain

@@ -10,20 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from midgrain.cli import shared
 from midgrain.cli.explaining import class_entry, explain_picture, ranking, save_figure
 from midgrain.cli.options import (
-    AlphaOption,
-    ContoursOption,
-    DeviceOption,
-    JsonOption,
-    LayerOption,
-    MeanOption,
-    MethodOption,
-    ModelOption,
-    SegmentsOption,
-    SizeOption,
-    StdOption,
-    TargetOption,
     Wishes,
     check_alpha,
     check_methods,
@@ -51,18 +40,19 @@ def compare(
         list[str] | None,
         typer.Option("--method", help="See 'midgrain methods'; may be given several times. By default six usual ones."),
     ] = None,
-    model: ModelOption = "demo",
-    target: TargetOption = None,
-    layer: LayerOption = None,
-    n_segments: SegmentsOption = None,
-    option: MethodOption = None,
-    alpha: AlphaOption = 0.5,
-    contours: ContoursOption = True,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    model: shared.Model = "demo",
+    target: shared.Target = None,
+    layer: shared.Layer = None,
+    n_segments: shared.Segments = None,
+    option: shared.MethodOptions = None,
+    alpha: shared.Alpha = 0.5,
+    contours: shared.Contours = True,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Draw what several methods say about one photograph side by side."""
     from midgrain.pictures import Preprocess, open_picture
@@ -73,7 +63,7 @@ def compare(
     wishes = Wishes.of(option, names, n_segments=n_segments, layer=layer)
     _check_output(output)
     picture = open_picture(photo)
-    loaded = load_network(model, device, size, mean, std, layer)
+    loaded = load_network(model, device, size, mean, std, layer, allow_pickle=allow_pickle)
     if not isinstance(loaded.preprocess, Preprocess):
         raise ValueError(f"model: expected one for pictures, and {model} takes clips; midgrain explain draws these")
     # The class is the same for all methods; this pass also loads what torch loads lazily, outside of their times.

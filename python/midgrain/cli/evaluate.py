@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from midgrain.cli import shared
 from midgrain.cli.options import (
-    DeviceOption,
-    FramesOption,
-    JsonOption,
-    LayerOption,
-    MeanOption,
-    MethodOption,
-    ModelOption,
-    RateOption,
-    SegmentsOption,
-    SizeOption,
-    StdOption,
     Wishes,
     check_methods,
     load_network,
@@ -48,7 +38,7 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the results; an unfinished one goes on.")
     ] = (Path("run")),
-    model: ModelOption = "demo",
+    model: shared.Model = "demo",
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,9 +63,9 @@ def evaluate(
         ),
     ] = "given",
     baselines: Annotated[bool, typer.Option(help="Add noise, centre and random-point.")] = True,
-    layer: LayerOption = None,
-    n_segments: SegmentsOption = None,
-    option: MethodOption = None,
+    layer: shared.Layer = None,
+    n_segments: shared.Segments = None,
+    option: shared.MethodOptions = None,
     measure_option: Annotated[
         list[str] | None,
         typer.Option(
@@ -83,24 +73,21 @@ def evaluate(
         ),
     ] = None,
     examples: Annotated[int, typer.Option(help="Samples that are drawn in the report.")] = 4,
-    retry: Annotated[bool, typer.Option("--retry", help="Try failed samples of an earlier run again.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    engine: Annotated[
-        str, typer.Option("--engine", help="local, or ray: several processes on this machine or a cluster.")
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes of ray; by default one per CPU, or per GPU.")
-    ] = None,
+    retry: shared.Retry = False,
+    seed: shared.Seed = 0,
+    engine: shared.Engine = "local",
+    workers: shared.Workers = None,
     gpus_per_worker: Annotated[
         float | None, typer.Option("--gpus-per-worker", help="Of ray; by default 1 where there are any.")
     ] = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    frames: FramesOption = None,
-    rate: RateOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    frames: shared.Frames = None,
+    rate: shared.Rate = None,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Measure methods on a data set; run it again to go on, or to see the summary again."""
     from midgrain.evaluate import MEASURES, options_of
@@ -115,10 +102,12 @@ def evaluate(
     wanted = options_of_measures(measure_option, {name: options_of(name) - {"mean", "std"} for name in measures})
     if not data.exists():
         raise FileNotFoundError(f"data: there is no file or folder {str(data)!r}")
-    loaded = load_network(model, device, size, mean, std, layer, frames, rate)
+    loaded = load_network(model, device, size, mean, std, layer, frames, rate, allow_pickle=allow_pickle)
     for options in wanted.values():
         if "scene_model" in options:
-            options["scene_model"] = load_network(str(options["scene_model"]), device, size, mean, std).model
+            options["scene_model"] = load_network(
+                str(options["scene_model"]), device, size, mean, std, allow_pickle=allow_pickle
+            ).model
     if engine == "ray" and gpus_per_worker is None and device == "cpu":
         gpus_per_worker = 0.0
     results: Results = run(

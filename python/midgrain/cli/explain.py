@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from midgrain.cli import shared
 from midgrain.cli.explaining import (
     class_entry,
     explain_clip,
@@ -21,28 +22,14 @@ from midgrain.cli.explaining import (
     save_picture,
 )
 from midgrain.cli.options import (
-    AlphaOption,
-    ContoursOption,
-    DeviceOption,
-    FramesOption,
-    JsonOption,
-    LayerOption,
-    MeanOption,
-    MethodOption,
-    ModelOption,
-    RateOption,
-    SegmentsOption,
-    SizeOption,
-    StdOption,
-    TargetOption,
     Wishes,
     check_alpha,
     check_methods,
     class_number,
     load_network,
 )
-from midgrain.cli.output import complain, fail, print_json, say, with_progress
-from midgrain.cli.sources import check_there, find_sources
+from midgrain.cli.output import fail_if, print_json, say, with_progress
+from midgrain.cli.sources import check_there, find_sources, unused
 from midgrain.files import check_writable_folder
 
 if TYPE_CHECKING:
@@ -91,12 +78,12 @@ def explain(
             help="Photographs, or folders of them; for networks that take clips videos, folders of them or of frames.",
         ),
     ],
-    model: ModelOption = "demo",
+    model: shared.Model = "demo",
     method: Annotated[
         list[str] | None,
         typer.Option("--method", help="See 'midgrain methods'; may be given several times. By default swag-ig."),
     ] = None,
-    target: TargetOption = None,
+    target: shared.Target = None,
     output: Annotated[
         Path,
         typer.Option(
@@ -105,21 +92,22 @@ def explain(
             help="A folder, or a .png/.jpg/.webp file for one photograph, .mp4/.webm/.webp/.gif/.png for one video.",
         ),
     ] = Path("midgrain-out"),
-    layer: LayerOption = None,
-    n_segments: SegmentsOption = None,
-    option: MethodOption = None,
-    alpha: AlphaOption = 0.5,
-    contours: ContoursOption = True,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    frames: FramesOption = None,
-    rate: RateOption = None,
+    layer: shared.Layer = None,
+    n_segments: shared.Segments = None,
+    option: shared.MethodOptions = None,
+    alpha: shared.Alpha = 0.5,
+    contours: shared.Contours = True,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    frames: shared.Frames = None,
+    rate: shared.Rate = None,
     start: Annotated[float | None, typer.Option(help="Use a video from so many seconds on.")] = None,
     end: Annotated[float | None, typer.Option(help="Up to there; the clip is taken from the middle.")] = None,
     npz: Annotated[bool, typer.Option("--npz", help="Also save each explanation as .npz.")] = False,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Explain photographs or videos: which regions made the network say that?"""
     from midgrain.clips import ClipPreprocess
@@ -131,7 +119,7 @@ def explain(
     check_there(pictures)
     # Before the network is even loaded.
     check_writable_folder(output.parent if _is_file(output) else output, "output")
-    loaded = load_network(model, device, size, mean, std, layer, frames, rate)
+    loaded = load_network(model, device, size, mean, std, layer, frames, rate, allow_pickle=allow_pickle)
     clips = isinstance(loaded.preprocess, ClipPreprocess)
     for name, value in (("start", start), ("end", end)):
         if value is not None and not clips:
@@ -158,10 +146,7 @@ def explain(
                 f"{row['picture']}: {row['target']['label']} ({row['target']['probability']:.1%}), "
                 f"{row['method']} -> {row['output']}"
             )
-    if failed:
-        for line in failed:
-            complain(f"{line}")
-        fail(f"{len(failed)} of {len(tasks)} explanations failed")
+    fail_if(failed, len(tasks), "explanations")
 
 
 def _is_file(output: Path) -> bool:
@@ -183,12 +168,7 @@ def _plan(sources: Sequence[Path], methods: Sequence[str], output: Path, clips: 
     tasks = []
     taken: set[str] = set()
     for source in sources:
-        # a.jpg and a.png, or the same name from two folders, must not overwrite each other.
-        own = source.absolute().name if source.is_dir() else source.stem
-        stem, number = own, 2
-        while stem in taken:
-            stem, number = f"{own}-{number}", number + 1
-        taken.add(stem)
+        stem = unused(source.absolute().name if source.is_dir() else source.stem, taken)
         for method in methods:
             picture = output / f"{stem}.{method}.png"
             tasks.append(Task(source, method, picture, output / f"{stem}.{method}{film}" if clips else None))

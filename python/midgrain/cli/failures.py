@@ -7,22 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from midgrain.cli import shared
 from midgrain.cli.explaining import save_picture
 from midgrain.cli.failures_data import LabelledPictures
 from midgrain.cli.options import (
-    DeviceOption,
-    JsonOption,
-    LayerOption,
-    MeanOption,
-    ModelOption,
-    SizeOption,
-    StdOption,
     class_number,
     find_device,
     load_network,
 )
-from midgrain.cli.output import complain, fail, print_json, say
-from midgrain.cli.sources import check_there, find_sources
+from midgrain.cli.output import complain, fail_if, print_json, say
+from midgrain.cli.sources import check_there, find_sources, unused
 from midgrain.files import check_writable_folder
 
 if TYPE_CHECKING:
@@ -67,17 +61,18 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file; a fit that was stopped goes on.")] = Path(
         "stats.npz"
     ),
-    model: ModelOption = "demo",
-    layer: LayerOption = None,
+    model: shared.Model = "demo",
+    layer: shared.Layer = None,
     measure: Annotated[str, typer.Option(help="Of filters: grad-amap, gradcam, taylor, ...")] = "grad-amap",
     keep: Annotated[int, typer.Option(min=1, help="Greatest and least values kept per class and filter.")] = 8,
     batch_size: _BatchOption = 32,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many pictures.")] = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Read a training set once: how do the filters react to the images of each class?"""
     from midgrain.failures import FilterStatistics
@@ -86,7 +81,7 @@ def fit(
     if output.suffix != ".npz":
         raise ValueError(f"output: expected a .npz file, got {str(output)!r}")
     check_writable_folder(output.parent, "output")
-    loaded = load_network(model, device, size, mean, std, layer)
+    loaded = load_network(model, device, size, mean, std, layer, allow_pickle=allow_pickle)
     pictures = LabelledPictures(data, loaded, batch_size, limit)
     # Statistics of other data may have this name: only what is unfinished goes on.
     unfinished = output.with_suffix(".unfinished.npz")
@@ -133,7 +128,7 @@ def report(
         Path, typer.Option("--output", "-o", help="Folder of the report; an unfinished one goes on.")
     ] = Path("failures"),
     train: _TrainOption = None,
-    model: ModelOption = "demo",
+    model: shared.Model = "demo",
     limit: Annotated[
         int,
         typer.Option("--limit", min=0, help="Errors to explain, half with the lowest and half with the highest beta."),
@@ -147,17 +142,18 @@ def report(
     through: _ThroughOption = "surprising",
     guided: _GuidedOption = False,
     batch_size: _BatchOption = 32,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Which pictures of a validation set are predicted wrongly, how typical are they, and why are they wrong?"""
     from midgrain.failures import report as make_report
 
     _check_exists(data, "data")
-    known, loaded = _prepared(stats, model, device, size, mean, std)
+    known, loaded = _prepared(stats, model, device, size, mean, std, allow_pickle)
     pictures = LabelledPictures(data, loaded, batch_size)
     found = make_report(
         loaded.model,
@@ -196,17 +192,18 @@ def fix(
     stats: _StatsOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the drawings.")] = Path("fixed"),
     train: _TrainOption = None,
-    model: ModelOption = "demo",
+    model: shared.Model = "demo",
     low: _LowOption = 0.1,
     high: _HighOption = 99.9,
     few: _FewOption = "error",
     through: _ThroughOption = "surprising",
     guided: _GuidedOption = False,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Explain wrong predictions, and remove regions until they come right."""
     from midgrain.clips import ClipPreprocess
@@ -217,7 +214,7 @@ def fix(
 
     check_there(pictures)
     check_writable_folder(output, "output")
-    known, loaded = _prepared(stats, model, device, size, mean, std)
+    known, loaded = _prepared(stats, model, device, size, mean, std, allow_pickle)
     files = find_sources(pictures, model, clips=isinstance(loaded.preprocess, ClipPreprocess))
     true = class_number(class_, loaded)
     assert true is not None
@@ -244,11 +241,7 @@ def fix(
                 mean=loaded.preprocess.mean,
                 std=loaded.preprocess.std,
             )
-            stem, number = file.stem, 2
-            while stem in taken:
-                stem, number = f"{file.stem}-{number}", number + 1
-            taken.add(stem)
-            destination = output / f"{stem}.failure.png"
+            destination = output / f"{unused(file.stem, taken)}.failure.png"
             save_picture(failure_figure(x[0], found, normalisation), destination)
             rows.append(_fixed(file, found, loaded, destination))
         except (ValueError, TypeError, OSError) as error:
@@ -260,14 +253,11 @@ def fix(
     else:
         for row in rows:
             say(_told(row))
-    if failed:
-        for line in failed:
-            complain(f"{line}")
-        fail(f"{len(failed)} of {len(files)} pictures failed")
+    fail_if(failed, len(files), "pictures")
 
 
 def _prepared(
-    stats: Path, model: str, device: str, size: int | None, mean: str | None, std: str | None
+    stats: Path, model: str, device: str, size: int | None, mean: str | None, std: str | None, allow_pickle: bool
 ) -> tuple[FilterStatistics, LoadedModel]:
     """The statistics and the network, which belong together."""
     from midgrain.failures import FilterStatistics
@@ -276,7 +266,7 @@ def _prepared(
         known = FilterStatistics.load(stats)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(str(error).replace("path:", "stats:", 1)) from error
-    loaded = load_network(model, device, size, mean, std)
+    loaded = load_network(model, device, size, mean, std, allow_pickle=allow_pickle)
     known.check_model(loaded.model)
     return known, loaded
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
+from midgrain.cli import shared
 from midgrain.cli.output import console, print_json
 
 __all__ = ["info", "list_methods"]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+shared.Json = shared.Json
 
 
-def info(as_json: JsonOption = False) -> None:
+def info(as_json: shared.Json = False) -> None:
     """Say what is installed, built and usable here."""
     import numpy as np
     import torch
@@ -53,7 +53,7 @@ def info(as_json: JsonOption = False) -> None:
     console.print(table)
 
 
-def list_methods(as_json: JsonOption = False) -> None:
+def list_methods(as_json: shared.Json = False) -> None:
     """List the explanation methods."""
     from midgrain.registry import methods
 

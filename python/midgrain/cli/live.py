@@ -11,21 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from midgrain.cli import shared
 from midgrain.cli.options import (
-    AlphaOption,
-    ContoursOption,
-    DeviceOption,
-    FramesOption,
-    JsonOption,
-    LayerOption,
-    MeanOption,
-    MethodOption,
-    ModelOption,
-    RateOption,
-    SegmentsOption,
-    SizeOption,
-    StdOption,
-    TargetOption,
     Wishes,
     check_alpha,
     check_methods,
@@ -67,27 +54,28 @@ def live(
         list[str] | None,
         typer.Option(help="A further name that the page is reached by, as through a reverse proxy; several times."),
     ] = None,
-    model: ModelOption = "demo-clip",
+    model: shared.Model = "demo-clip",
     method: Annotated[str, typer.Option(help="To begin with; see 'midgrain methods'.")] = "swag-ig",
-    target: TargetOption = None,
+    target: shared.Target = None,
     loop: Annotated[bool, typer.Option(help="Play a file or folder again and again.")] = True,
-    alpha: AlphaOption = 0.5,
-    contours: ContoursOption = True,
-    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Beside the frames themselves.")] = False,
+    alpha: shared.Alpha = 0.5,
+    contours: shared.Contours = True,
+    side_by_side: shared.SideBySide = False,
     stride: Annotated[int, typer.Option(help="New sampled frames that a window waits for at least.")] = 1,
     quality: Annotated[int, typer.Option(help="Of the page's JPEGs, 1 to 95.")] = 80,
     max_side: Annotated[int, typer.Option(help="Larger pictures are shrunk for the page.")] = 1280,
-    source_rate: Annotated[float | None, typer.Option(help="Frames per second of a folder of frames.")] = None,
-    layer: LayerOption = None,
-    n_segments: SegmentsOption = None,
-    option: MethodOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    frames: FramesOption = None,
-    rate: RateOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    source_rate: shared.SourceRate = None,
+    layer: shared.Layer = None,
+    n_segments: shared.Segments = None,
+    option: shared.MethodOptions = None,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    frames: shared.Frames = None,
+    rate: shared.Rate = None,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Explain a stream on a page, http://127.0.0.1:8000, until Ctrl-C.
 
@@ -101,7 +89,7 @@ def live(
     wishes = Wishes.of(option, [method], layer=layer)
     _check_port(host, port)
     with _opened(source, source_rate, loop) as opened, _terminated_like_interrupted():
-        loaded = load_network(model, device, size, mean, std, layer, frames, rate)
+        loaded = load_network(model, device, size, mean, std, layer, frames, rate, allow_pickle=allow_pickle)
         settings = Settings(None, class_number(target, loaded), n_segments, alpha, contours, side_by_side)
         served = serve(
             opened,

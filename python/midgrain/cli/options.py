@@ -1,4 +1,4 @@
-"""Options that several commands have, and what becomes of their texts: a network, a class, a method's options."""
+"""What becomes of the options' texts: a network, a class, a method's options."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from midgrain.clips import ClipPreprocess
@@ -16,20 +14,6 @@ if TYPE_CHECKING:
     from midgrain.pictures import Preprocess
 
 __all__ = [
-    "AlphaOption",
-    "ContoursOption",
-    "DeviceOption",
-    "FramesOption",
-    "JsonOption",
-    "LayerOption",
-    "MeanOption",
-    "MethodOption",
-    "ModelOption",
-    "RateOption",
-    "SegmentsOption",
-    "SizeOption",
-    "StdOption",
-    "TargetOption",
     "Wishes",
     "check_alpha",
     "check_methods",
@@ -38,49 +22,6 @@ __all__ = [
     "load_network",
     "options_of_measures",
 ]
-
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="demo, demo-clip, torchvision:NAME, timm:NAME, FILE.pt2, FILE.pt, FILE.onnx or MODULE:FUNCTION.",
-    ),
-]
-TargetOption = Annotated[
-    str | None, typer.Option("--target", "-t", help="Class number or name; by default the predicted class.")
-]
-LayerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--layer", help="Dotted name of the layer that class activation maps look at; by default the last spatial one."
-    ),
-]
-SegmentsOption = Annotated[int | None, typer.Option("--n-segments", help="Wanted superpixels. [300]")]
-MethodOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option",
-        "-O",
-        metavar="NAME=VALUE",
-        help="An option of the methods, like n_samples=500; may be given several times.",
-    ),
-]
-AlphaOption = Annotated[float, typer.Option(help="Opacity of the heat map, 0 to 1.")]
-ContoursOption = Annotated[bool, typer.Option(help="Draw superpixel borders.")]
-SizeOption = Annotated[int | None, typer.Option(help="Side of the network's input, where the model does not say.")]
-FramesOption = Annotated[
-    int | None,
-    typer.Option("--frames", help="Frames per clip; says of a network from a file or function that it takes clips."),
-]
-RateOption = Annotated[
-    float | None,
-    typer.Option("--rate", help="Frames per second that clips are taken at, where the model does not say."),
-]
-MeanOption = Annotated[str | None, typer.Option(help="Normalisation of RGB in 0..1: three numbers with commas.")]
-StdOption = Annotated[str | None, typer.Option(help="Likewise.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 # Options of explainers that come from the network, or that the command sets.
 _SAID_OTHERWISE = frozenset({"mean", "std", "progress"})
@@ -188,6 +129,8 @@ def load_network(
     layer: str | None = None,
     frames: int | None = None,
     rate: float | None = None,
+    *,
+    allow_pickle: bool = False,
 ) -> LoadedModel:
     """The network that `--model` means, with the preprocessing that the other options ask for.
 
@@ -198,7 +141,13 @@ def load_network(
     from midgrain.network.modules import find_module, unwrapped
     from midgrain.pictures import Preprocess
 
-    loaded = load_model(spec, find_device(device))
+    try:
+        loaded = load_model(spec, find_device(device), allow_pickle=allow_pickle)
+    except ValueError as error:
+        if "allow_pickle=True" not in str(error):
+            raise
+        # The switch as it is called here.
+        raise ValueError(str(error).replace("allow_pickle=True", "--allow-pickle")) from error
     if layer is not None:
         find_module(unwrapped(loaded.model), layer)
     preprocess = loaded.preprocess

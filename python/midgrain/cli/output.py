@@ -11,7 +11,7 @@ from rich.console import Console
 
 from midgrain.files import encodable
 
-__all__ = ["complain", "console", "errors", "fail", "print_json", "say", "with_progress"]
+__all__ = ["complain", "console", "errors", "fail", "fail_if", "print_json", "say", "with_progress"]
 
 console = Console()
 errors = Console(stderr=True)
@@ -32,6 +32,14 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """One line on stderr, then the end."""
     sys.stderr.write("midgrain: " + encodable(" ".join(message.split())) + "\n")
     sys.exit(code)
+
+
+def fail_if(failed: Sequence[str], of: int, what: str) -> None:
+    """Where something failed: one line on stderr for each, one that counts them, then the end."""
+    if failed:
+        for line in failed:
+            complain(line)
+        fail(f"{len(failed)} of {of} {what} failed")
 
 
 def print_json(value: Any) -> None:

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from midgrain.cli import shared
 from midgrain.cli.options import (
-    DeviceOption,
-    JsonOption,
-    MeanOption,
-    SizeOption,
-    StdOption,
     find_device,
     load_network,
 )
@@ -57,19 +53,16 @@ def reproduce(
         bool, typer.Option("--random-weights", help="Untrained networks, to see that all runs; timing has them anyway.")
     ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Show the tables, their data and their cost.")] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Try failed samples of an earlier run again.")] = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    engine: Annotated[
-        str, typer.Option("--engine", help="local, or ray: several processes on this machine or a cluster.")
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Processes of ray; by default one per CPU, or per GPU.")
-    ] = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    retry: shared.Retry = False,
+    seed: shared.Seed = 0,
+    engine: shared.Engine = "local",
+    workers: shared.Workers = None,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Run a table of a paper on data of yours and print the paper's figures beside the measured ones."""
     from midgrain.evaluate.papers import TABLES
@@ -88,7 +81,7 @@ def reproduce(
         raise ValueError("size, mean, std: expected with --model alone, the paper's networks have their own")
     networks, methods = _names(network), _names(method)
     check_choices(table, data, networks=networks, methods=methods, limit=limit)
-    loaded = None if model is None else load_network(model, device, size, mean, std)
+    loaded = None if model is None else load_network(model, device, size, mean, std, allow_pickle=allow_pickle)
     found = run(
         table,
         data,

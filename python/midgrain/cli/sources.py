@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["check_there", "find_sources"]
+__all__ = ["check_there", "find_sources", "unused"]
 
 
 def check_there(paths: Sequence[Path]) -> None:
@@ -48,3 +48,12 @@ def find_sources(paths: Sequence[Path], model: str, *, clips: bool) -> list[Path
             raise ValueError(f"clip: the folder {str(path)!r} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
         found += videos or [path]
     return found
+
+
+def unused(stem: str, taken: set[str]) -> str:
+    """A file's stem that is not taken yet, and now is: a.jpg and a.png must not overwrite each other's results."""
+    free, number = stem, 2
+    while free in taken:
+        free, number = f"{stem}-{number}", number + 1
+    taken.add(free)
+    return free

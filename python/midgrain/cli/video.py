@@ -12,21 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from midgrain.cli import shared
 from midgrain.cli.options import (
-    AlphaOption,
-    ContoursOption,
-    DeviceOption,
-    FramesOption,
-    JsonOption,
-    LayerOption,
-    MeanOption,
-    MethodOption,
-    ModelOption,
-    RateOption,
-    SegmentsOption,
-    SizeOption,
-    StdOption,
-    TargetOption,
     Wishes,
     check_alpha,
     check_methods,
@@ -52,12 +39,12 @@ def video(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A file ending in .mp4, .mkv or .webm.")],
-    model: ModelOption = "demo-clip",
+    model: shared.Model = "demo-clip",
     method: Annotated[str, typer.Option(help="See 'midgrain methods'.")] = "swag-ig",
-    target: TargetOption = None,
-    alpha: AlphaOption = 0.5,
-    contours: ContoursOption = True,
-    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Beside the frames themselves.")] = False,
+    target: shared.Target = None,
+    alpha: shared.Alpha = 0.5,
+    contours: shared.Contours = True,
+    side_by_side: shared.SideBySide = False,
     stride: Annotated[
         int | None,
         typer.Option(
@@ -71,17 +58,18 @@ def video(
         "running"
     ),
     audio: Annotated[bool, typer.Option(help="Keep the sound.")] = True,
-    source_rate: Annotated[float | None, typer.Option(help="Frames per second of a folder of frames.")] = None,
-    layer: LayerOption = None,
-    n_segments: SegmentsOption = None,
-    option: MethodOption = None,
-    size: SizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    frames: FramesOption = None,
-    rate: RateOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    source_rate: shared.SourceRate = None,
+    layer: shared.Layer = None,
+    n_segments: shared.Segments = None,
+    option: shared.MethodOptions = None,
+    size: shared.Size = None,
+    mean: shared.Mean = None,
+    std: shared.Std = None,
+    frames: shared.Frames = None,
+    rate: shared.Rate = None,
+    device: shared.Device = "auto",
+    allow_pickle: shared.AllowPickle = False,
+    as_json: shared.Json = False,
 ) -> None:
     """Explain every frame of a video, or of a camera until Ctrl-C.
 
@@ -93,7 +81,7 @@ def video(
     check_alpha(alpha)
     wishes = Wishes.of(option, [method], n_segments=n_segments, layer=layer)
     with open_source(source, rate=source_rate) as opened:
-        loaded = load_network(model, device, size, mean, std, layer, frames, rate)
+        loaded = load_network(model, device, size, mean, std, layer, frames, rate, allow_pickle=allow_pickle)
         explainer = network_explainer(loaded, method, **wishes.options(method))
         usual = explainer.window // 2 if isinstance(explainer, NetworkWindows) and explainer.window else 1
         with _stopped_by_ctrl_c() as stop:

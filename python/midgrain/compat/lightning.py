@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from midgrain.compat.picture_logs import log_pictures, save_pictures
 from midgrain.ops.checks import check_int
 from midgrain.registry import explainer
 
@@ -114,23 +113,14 @@ class ExplanationCallback(_base()):  # type: ignore[misc]
         pictures = [made.overlay(i) for i in range(len(made))]
         step = int(trainer.global_step)
         for logger in trainer.loggers:
-            _log(logger, self.name, pictures, step)
+            log_pictures(logger, self.name, pictures, step)
         if self.folder is not None:
-            self._write(pictures, int(trainer.current_epoch))
+            save_pictures(self.folder, pictures, int(trainer.current_epoch))
         self._x, self._labels = [], []
 
     def _wanted(self, trainer: Any) -> bool:
         due = trainer.current_epoch % self.every_n_epochs == 0
         return bool(due and not trainer.sanity_checking and trainer.is_global_zero)
-
-    def _write(self, pictures: Iterable[npt.NDArray[np.uint8]], epoch: int) -> None:
-        from PIL import Image
-
-        assert self.folder is not None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for i, picture in enumerate(pictures):
-            shown = picture if picture.ndim == 3 else picture[len(picture) // 2]  # Of a clip its middle frame.
-            Image.fromarray(shown).save(self.folder / f"epoch-{epoch:04d}-sample-{i}.png")
 
 
 def _samples(batch: Any) -> tuple[Tensor, Tensor | None]:
@@ -143,14 +133,3 @@ def _samples(batch: Any) -> tuple[Tensor, Tensor | None]:
         raise TypeError("batch: expected a tensor, (inputs, labels, ...) or a dictionary of tensors")
     labels = next((each for each in tensors[1:] if not each.is_floating_point() and each.ndim == 1), None)
     return tensors[0], labels
-
-
-def _log(logger: Any, name: str, pictures: list[npt.NDArray[np.uint8]], step: int) -> None:
-    """To a logger that takes pictures; others are left alone."""
-    experiment: Any = getattr(logger, "experiment", None)
-    if hasattr(logger, "log_image"):
-        logger.log_image(key=name, images=pictures, step=step)
-    elif hasattr(experiment, "add_image"):
-        for i, picture in enumerate(pictures):
-            shown = picture if picture.ndim == 3 else picture[len(picture) // 2]
-            experiment.add_image(f"{name}/{i}", shown, step, dataformats="HWC")

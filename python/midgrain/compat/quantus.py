@@ -1,4 +1,4 @@
-"""Explanations for Quantus: `explain_func=midgrain.compat.quantus.explain_func`."""
+"""Explanations for Quantus: `explain_func=quantus.explain` becomes `midgrain.compat.quantus.explain`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from midgrain.compat.absent import QUANTUS, not_offered
 from midgrain.network.modules import model_device
 from midgrain.registry import explainer
 
-__all__ = ["explain_func"]
+__all__ = ["explain", "explain_func"]
 
 # What Quantus passes on to every function that explains.
 _ELSEWHERE = ("xai_lib", "channel_first", "softmax")
+# Quantus's names of methods, and midgrain's.
+_NAMES = {
+    **{"Gradient": "vanilla", "Saliency": "vanilla", "InputXGradient": "input-x-gradient", "Occlusion": "occlusion"},
+    **{"IntegratedGradients": "integrated-gradients", "Lime": "lime", "KernelShap": "kernel-shap"},
+    **{"LayerGradCam": "gradcam", "GuidedGradCam": "guided-gradcam", "Control Var. Sobel Filter": "sobel"},
+    **{"Control Var. Constant": "constant", "Control Var. Random Uniform": "noise"},
+}
 
 
 def explain_func(
@@ -51,6 +59,8 @@ def explain_func(
         >>> explain_func(model, np.ones((2, 3, 16, 16), np.float32), np.array([3, 7]), method="gradcam").shape
         (2, 1, 16, 16)
     """
+    if method in _NAMES:
+        raise ValueError(f"method: expected a name of midgrain's, got {method!r}; use {_NAMES[method]!r}")
     options = {name: value for name, value in options.items() if name not in _ELSEWHERE}
     # Metrics that perturb inputs hand on NumPy's float64.
     x = torch.as_tensor(np.asarray(inputs)).to(device or model_device(model) or "cpu", _dtype(model))
@@ -65,3 +75,9 @@ def _dtype(model: Any) -> torch.dtype:
     """Of the model's first weights."""
     weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
     return next((each.dtype for each in weights if each.is_floating_point()), torch.float32)
+
+
+#: Quantus's name: `from quantus import explain` becomes `from midgrain.compat.quantus import explain`.
+explain = explain_func
+
+__getattr__ = not_offered(__name__, "Quantus", {}, QUANTUS)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from midgrain import ops
-from midgrain.compat.masked_slic import Floats, Labels, Ranges, superpixels_inside, without_large
+from midgrain.compat.absent import SKIMAGE, not_offered
+from midgrain.compat.masked_slic import Labels, superpixels_inside, without_large
+from midgrain.compat.slic_features import channels_first, checked_mask, colours, smoothed
 from midgrain.ops.checks import check_bool, check_compactness, check_int, check_positive
 from midgrain.ops.slic import min_superpixel_size
 
@@ -87,10 +88,10 @@ def slic(
     check_positive(min_size_factor, "min_size_factor", zero=True)
     check_positive(max_size_factor, "max_size_factor")
     check_int(n_segments, "n_segments", 1)
-    pixels = _channels_first(np.asarray(image), channel_axis)
-    inside = np.ones(pixels.shape[1:], bool) if mask is None else _checked_mask(mask, pixels.shape[1:])
-    colours, ranges = _colours(pixels, inside, convert2lab, channel_axis)
-    features = _smoothed(colours, sigma, spacing)
+    pixels = channels_first(np.asarray(image), channel_axis)
+    inside = np.ones(pixels.shape[1:], bool) if mask is None else checked_mask(mask, pixels.shape[1:])
+    features, ranges = colours(pixels, inside, convert2lab, channel_axis)
+    features = smoothed(features, sigma, spacing)
     settings: dict[str, Any] = {"max_num_iter": max_num_iter, "spacing": spacing, "ranges": ranges}
     weight = check_compactness(compactness, "compactness")
     size = int(inside.sum())
@@ -101,58 +102,4 @@ def slic(
     return labels + start_label
 
 
-def _channels_first(image: npt.NDArray[Any], channel_axis: int | None) -> npt.NDArray[Any]:
-    if image.dtype.kind not in "buif":
-        raise TypeError(f"image: expected real numbers, got dtype {image.dtype}")
-    if image.ndim == 2 and channel_axis is not None:
-        raise ValueError(f"image: expected channels along axis {channel_axis}, got [H, W]; use channel_axis=None")
-    spatial = image.ndim - (channel_axis is not None)
-    if spatial not in (2, 3) or image.size == 0:
-        raise ValueError(f"image: expected 2 or 3 spatial axes with at least one pixel, got shape {image.shape}")
-    return image[None] if channel_axis is None else np.moveaxis(image, channel_axis, 0)
-
-
-def _checked_mask(mask: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    inside = np.asarray(mask).astype(bool)
-    if inside.shape != shape:
-        raise ValueError(f"mask: expected the image's shape {shape}, got {inside.shape}")
-    if not inside.any():
-        raise ValueError("mask: expected at least one pixel inside, got none")
-    return inside
-
-
-def _colours(
-    pixels: npt.NDArray[Any], inside: npt.NDArray[np.bool_], convert2lab: bool | None, channel_axis: int | None
-) -> tuple[Floats, Ranges]:
-    """[C, *S] rescaled together to 0 .. 1 over the mask, in Lab where that is asked for, and what it may hold."""
-    from skimage.util import img_as_float
-
-    values = np.where(inside, img_as_float(pixels).astype(np.float64), 0.0)
-    if not np.isfinite(values).all():
-        raise ValueError("image: expected finite values (inside the mask), got NaN or infinity")
-    low, high = values[:, inside].min(), values[:, inside].max()
-    unit = ((values - low) / (high - low if high > low else 1.0)).clip(0.0, 1.0).astype(np.float32)
-    if convert2lab and (len(pixels) != 3 or channel_axis is None):
-        raise ValueError(f"convert2lab: expected an RGB image (3 channels), got {len(pixels)} channels")
-    if channel_axis is not None and len(pixels) == 3 and convert2lab is not False:
-        return np.asarray(ops.rgb_to_lab(np.ascontiguousarray(unit)[None])[0]), ops.LAB_RANGES
-    return unit, ((0.0, 1.0),) * len(unit)
-
-
-def _smoothed(features: Floats, sigma: float | Sequence[float], spacing: Sequence[float] | None) -> Floats:
-    axes = features.ndim - 1
-    if np.ndim(sigma) == 0:
-        widths = [float(sigma) / step for step in (spacing or [1.0] * axes)]  # type: ignore[arg-type]
-    else:
-        widths = [float(width) for width in sigma]  # type: ignore[union-attr]
-    if len(widths) != axes or (spacing is not None and len(spacing) != axes):
-        raise ValueError(
-            f"sigma, spacing: expected one number, or one per spatial axis ({axes}), got {sigma}, {spacing}"
-        )
-    if min(widths) < 0:
-        raise ValueError(f"sigma: expected no negative width, got {sigma}")
-    if max(widths) == 0:
-        return features
-    from scipy.ndimage import gaussian_filter
-
-    return np.asarray(gaussian_filter(features, [0.0, *widths], mode="reflect"))
+__getattr__ = not_offered(__name__, "scikit-image", SKIMAGE)

@@ -270,7 +270,8 @@ class FilterStatistics:
         """
         network = unwrapped(model)
         state = [(each.data_ptr(), each._version) for each in [*network.parameters(), *network.buffers()]]
-        if self._checked is not None and self._checked[0]() is network and self._checked[1] == state:
+        checked = self._checked  # once: other threads may check meanwhile
+        if checked is not None and checked[0]() is network and checked[1] == state:
             return
         if fingerprint(network) != self._settings["model"]:
             raise ValueError(

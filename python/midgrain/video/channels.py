@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Aborted", "Channel"]
+__all__ = ["Aborted", "Channel", "Ending"]
 
 Item = TypeVar("Item")
 
@@ -16,7 +16,31 @@ class Aborted(Exception):  # noqa: N818 - no error for the user: another stage h
     """The stream is being torn down; what is under way no longer matters."""
 
 
-class Channel(Generic[Item]):
+class Ending:
+    """What two threads share, until the one that fills it has finished or the stream is aborted.
+
+    `_changed` guards it, and is notified of every change.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._finished = False
+        self._aborted = False
+
+    def finish(self) -> None:
+        """Nothing more comes; what waits is still handed over."""
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Let go whoever waits."""
+        with self._changed:
+            self._aborted = True
+            self._changed.notify_all()
+
+
+class Channel(Ending, Generic[Item]):
     """Items from one thread to another, in order.
 
     Args:
@@ -34,12 +58,10 @@ class Channel(Generic[Item]):
     """
 
     def __init__(self, size: int, *, newest: bool = False):
+        super().__init__()
         self._size = size
         self._newest = newest
         self._items: deque[Item] = deque()
-        self._changed = threading.Condition()
-        self._finished = False
-        self._aborted = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -77,15 +99,8 @@ class Channel(Generic[Item]):
                 self._changed.notify_all()
             yield item
 
-    def finish(self) -> None:
-        """No more items come; those that wait are still handed over."""
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
-
     def abort(self) -> None:
         """Wake up both sides with `Aborted`, and let go of what waits."""
         with self._changed:
-            self._aborted = True
             self._items.clear()
-            self._changed.notify_all()
+            super().abort()

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from midgrain.video.channels import Ending
 from midgrain.video.frames import Frame, HeatWindow
 
 __all__ = ["NewestWindow"]
 
 
-class NewestWindow:
+class NewestWindow(Ending):
     """The latest samples of a live stream, and the heat of the latest window of them."""
 
     def __init__(self, window: int):
+        super().__init__()
         self._samples: deque[Frame] = deque(maxlen=window)
-        self._changed = threading.Condition()
         self._new = 0
-        self._finished = False
-        self._aborted = False
         #: The window, its colour limits and its frames.
         self.heat: tuple[HeatWindow, tuple[float, float], Sequence[Frame]] | None = None
 
@@ -45,15 +43,3 @@ class NewestWindow:
                 self._new, first = 0, False
                 samples = [*self._samples]
             yield samples
-
-    def finish(self) -> None:
-        """No more samples come."""
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
-
-    def abort(self) -> None:
-        """Let whoever waits go."""
-        with self._changed:
-            self._aborted = True
-            self._changed.notify_all()

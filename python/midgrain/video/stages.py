@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from midgrain.stopwatch import network_seconds
-from midgrain.video.channels import Aborted, Channel
+from midgrain.video.channels import Aborted, Channel, Ending
 from midgrain.video.frames import ExplainedFrame, Frame, HeatWindow, WindowExplainer
 from midgrain.video.limits import ColourLimits
 from midgrain.video.newest import NewestWindow
@@ -52,14 +52,6 @@ class Plan:
     colormap: str = "turbo"
 
 
-class _Ended(Protocol):
-    """What lies between two stages."""
-
-    def finish(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
 class Stages:
     """Decodes, preprocesses, explains, draws and writes, with bounded queues in between.
 
@@ -95,7 +87,7 @@ class Stages:
         self._followed: Settings | None = None
         self._newest = NewestWindow(plan.window)
         # Work, where its items come from, where they go.
-        work: list[tuple[Callable[[], None], Sequence[_Ended], Sequence[_Ended]]] = [
+        work: list[tuple[Callable[[], None], Sequence[Ending], Sequence[Ending]]] = [
             (self._decode, (), (self._sampled, self._decoded)),
             (self._prepare, (self._decoded,), (self._prepared,)),
             (self._explain, (self._prepared,), (self._explained,)),
@@ -153,7 +145,7 @@ class Stages:
         """How many items wait in each queue."""
         return {name: len(channel) for name, channel in self._channels.items()}
 
-    def _run(self, work: Callable[[], None], inputs: Sequence[_Ended], outputs: Sequence[_Ended]) -> None:
+    def _run(self, work: Callable[[], None], inputs: Sequence[Ending], outputs: Sequence[Ending]) -> None:
         try:
             work()
         except Aborted:

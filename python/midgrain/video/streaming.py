@@ -113,7 +113,28 @@ def explain_stream(
         >>> report.frames, report.windows, report.written, report.ended, shown[0].pixels.shape
         (10, 4, 10, 'end of stream', (48, 64, 3))
     """
-    plan = _plan(locals())
+    plan = _plan(
+        source,
+        explainer,
+        sink,
+        window=window,
+        stride=stride,
+        preprocess=preprocess,
+        rate=rate,
+        target=target,
+        labels=labels,
+        controls=controls,
+        merge=merge,
+        limits=limits,
+        batch_size=batch_size,
+        alpha=alpha,
+        contours=contours,
+        side_by_side=side_by_side,
+        colormap=colormap,
+        draw=draw,
+        audio=audio,
+        stop=stop,
+    )
     stats = stats or StreamStats()
     stages = Stages(plan, stats)
     total = plan.source.length
@@ -179,8 +200,22 @@ def explain_frames(
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     hand = _Hand()
-    arguments = {**locals(), "sink": hand, "draw": False}
-    plan = _plan({name: value for name, value in arguments.items() if name != "hand"})
+    plan = _plan(
+        source,
+        explainer,
+        hand,
+        window=window,
+        stride=stride,
+        preprocess=preprocess,
+        rate=rate,
+        target=target,
+        labels=labels,
+        controls=controls,
+        merge=merge,
+        limits=limits,
+        batch_size=batch_size,
+        draw=False,
+    )
     return _frames(Stages(plan, stats or StreamStats()), hand)
 
 
@@ -210,64 +245,75 @@ class _Hand:
         self.channel.finish()
 
 
-def _plan(given: dict[str, Any]) -> Plan:
+def _plan(
+    source: Any,
+    explainer: Any,
+    sink: Any,
+    *,
+    window: int | None,
+    stride: int,
+    preprocess: FramesPreprocess | None,
+    rate: float | None,
+    target: Target,
+    labels: Sequence[str] | None,
+    controls: Controls | None,
+    merge: str,
+    limits: str,
+    batch_size: int,
+    alpha: float | None = None,
+    contours: bool | None = None,
+    side_by_side: bool | None = None,
+    colormap: str = "turbo",
+    draw: bool = True,
+    audio: bool = True,
+    stop: threading.Event | None = None,
+) -> Plan:
     """The arguments of a stream, checked; what is opened is closed again where a later one does not fit."""
-    window, stride, batch_size = given["window"], given["stride"], given["batch_size"]
     for name, value in (("window", window), ("stride", stride), ("batch_size", batch_size)):
         _check_count(value, name, optional=name == "window")
-    for name, allowed in (("merge", MERGES), ("limits", LIMITS)):
-        if given[name] not in allowed:
-            raise ValueError(f"{name}: expected {', '.join(allowed)}, got {given[name]!r}")
-    if given.get("stop") is not None and not hasattr(given["stop"], "is_set"):
-        raise TypeError(f"stop: expected a threading.Event, got {type(given['stop']).__name__}")
-    _check_colormap(given.get("colormap", "turbo"))
-    draw = given.get("draw", True)
-    if not draw and isinstance(given["sink"], str | os.PathLike):
-        raise ValueError(f"draw: expected True for the file {str(given['sink'])!r}")
-    controls, target = _controls(given)
-    explainer = window_explainer(
-        given["explainer"],
-        window,
-        preprocess=given["preprocess"],
-        labels=given["labels"],
-        target=target,
-    )
-    window = window if window is not None else getattr(explainer, "window", None)
+    for name, wanted, allowed in (("merge", merge, MERGES), ("limits", limits, LIMITS)):
+        if wanted not in allowed:
+            raise ValueError(f"{name}: expected {', '.join(allowed)}, got {wanted!r}")
+    if stop is not None and not hasattr(stop, "is_set"):
+        raise TypeError(f"stop: expected a threading.Event, got {type(stop).__name__}")
+    _check_colormap(colormap)
+    if not draw and isinstance(sink, str | os.PathLike):
+        raise ValueError(f"draw: expected True for the file {str(sink)!r}")
+    controls, target = _controls(controls, target, alpha=alpha, contours=contours, side_by_side=side_by_side)
+    runs = window_explainer(explainer, window, preprocess=preprocess, labels=labels, target=target)
+    window = window if window is not None else getattr(runs, "window", None)
     if window is None:
         raise ValueError("window: expected a number of frames, as the explainer does not say what it was trained with")
-    rate = given["rate"]
     if rate is not None:
         rate = check_rate(rate)
-    source = open_source(given["source"])
+    opened = open_source(source)
     try:
-        if rate is None and (source.rate is not None or source.live):
-            rate = getattr(explainer, "rate", None)
-        sink: Sink | None = open_sink(given["sink"], source, audio=given.get("audio", True))
+        if rate is None and (opened.rate is not None or opened.live):
+            rate = getattr(runs, "rate", None)
+        writes: Sink | None = open_sink(sink, opened, audio=audio)
     except BaseException:
-        source.close()
+        opened.close()
         raise
     return Plan(
-        source=source,
-        explainer=explainer,
-        sink=sink,
+        source=opened,
+        explainer=runs,
+        sink=writes,
         controls=controls,
         window=window,
         stride=stride,
         rate=rate,
-        merge=given["merge"],
-        limits=given["limits"],
+        merge=merge,
+        limits=limits,
         batch_size=batch_size,
         draw=draw,
-        colormap=given.get("colormap", "turbo"),
+        colormap=colormap,
     )
 
 
-def _controls(given: dict[str, Any]) -> tuple[Controls, Target]:
+def _controls(controls: Controls | None, target: Target, **drawing: Any) -> tuple[Controls, Target]:
     """The settings to go by, and a target that they cannot hold."""
-    target, controls = given["target"], given["controls"]
+    wanted = {name: value for name, value in drawing.items() if value is not None}
     settable = target is None or (isinstance(target, int) and not isinstance(target, bool))
-    wanted: dict[str, Any] = {name: given.get(name) for name in ("alpha", "contours", "side_by_side")}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
     if settable and target is not None:
         wanted["target"] = target
     if controls is None:

@@ -40,7 +40,7 @@ class TwoStreamExplanation:
     flow: Explanation
     #: The mean of both streams' probabilities, [B, classes]; None where their classes are not the same in number.
     probabilities: Tensor | None
-    #: The optical flow, float32 [B, T - 1, H, W, 2]: to the right and down, in pixels per frame.
+    #: The optical flow, float32 [B, T - 1, H, W, 2] on the input's device: to the right and down, in pixels per frame.
     motion: Tensor
 
     @property
@@ -214,8 +214,8 @@ class TwoStream:
             raise ValueError(f"x: expected clips [B, 3, T, H, W] of two frames or more, got shape {list(x.shape)}")
         rgb = self._rgb(x)
         pictures = self.pictures(x)
-        motion = self._motion(pictures, flow)
-        moves = motion.movedim(-1, 1).to(x.device)
+        motion = self._motion(pictures, flow).to(x.device)
+        moves = motion.movedim(-1, 1)
         seen = moves if self.flow_limit is None else moves.clamp(-self.flow_limit, self.flow_limit) / self.flow_limit
         seen = seen.to(x.dtype).contiguous()
         networks = nn.ModuleList(
@@ -248,7 +248,7 @@ class TwoStream:
         return found.unflatten(0, (x.shape[0], x.shape[2])).movedim(2, 1) if self._images else found
 
     def _motion(self, pictures: Tensor, flow: Tensor | None) -> Tensor:
-        """Optical flow, float32 [B, T - 1, H, W, 2], on the CPU where it is made here."""
+        """Optical flow, float32 [B, T - 1, H, W, 2], on the CPU."""
         batch, frames, height, width, _ = pictures.shape
         if flow is None:
             found = [check_flow(self.make_flow(each), frames, height, width) for each in pictures.cpu().numpy()]

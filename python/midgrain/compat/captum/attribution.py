@@ -1,4 +1,4 @@
-"""What captum's classes share: inputs that may be tuples, targets in several forms, further arguments of the model."""
+"""What captum's classes share: a model with further arguments, targets in several forms."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from midgrain import driver
+from midgrain.compat.absent import Refusing
 from midgrain.driver import Target
 
-__all__ = ["Arguments", "Attribution", "CaptumTarget", "Inputs", "one_baseline", "one_input", "refused"]
+__all__ = ["Arguments", "Attribution", "CaptumTarget"]
 
-#: A tensor, or a tuple of one; what comes back has the same form.
-Inputs: TypeAlias = Tensor | tuple[Tensor, ...]
 #: None for a model of one score per sample; a class; one per sample; an index into a sample's output, or one each.
 CaptumTarget: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int, ...]] | None
 #: What the model gets besides its input.
 Arguments: TypeAlias = Any
 
+_DELTA = "IntegratedGradients' attribute has return_convergence_delta=True"
 
-class Attribution:
+
+class Attribution(Refusing):
     """Base of the classes with captum's calls.
 
     Unlike there the model is explained in evaluation mode, and is afterwards in the mode it was in.
@@ -29,6 +30,15 @@ class Attribution:
     Args:
         forward_func: the model, a callable from [B, ...] to outputs.
     """
+
+    _instead = {  # noqa: RUF012 - annotated in the base class
+        "attribute_future": "use attribute",
+        "compute_convergence_delta": _DELTA,
+        "get_name": "use type(method).__name__",
+        "has_convergence_delta": _DELTA,
+        "kernel_shap_perturb_generator": "use attribute with n_samples",
+        "kernel_shap_similarity_kernel": "use attribute with n_samples",
+    }
 
     def __init__(self, forward_func: Callable[..., Any]):
         driver.check_model(forward_func)
@@ -78,49 +88,6 @@ class _Bound(nn.Module):
                 f"batches than the {self.batch} sample(s) given; explain one sample at a time"
             )
         return self.function(x, *self.arguments)
-
-
-def one_input(inputs: Inputs, name: str = "inputs", ranks: tuple[int, ...] | None = None) -> tuple[Tensor, bool]:
-    """The only tensor of the inputs, detached, and whether it came in a tuple.
-
-    Raises:
-        TypeError: no tensor of floats.
-        ValueError: several tensors, an empty one, NaN or infinity, another number of axes.
-    """
-    in_tuple = isinstance(inputs, tuple)
-    if isinstance(inputs, tuple):
-        if len(inputs) != 1:
-            raise ValueError(f"{name}: expected one tensor, got a tuple of {len(inputs)}; midgrain explains one input")
-        (inputs,) = inputs
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        got = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise TypeError(f"{name}: expected a tensor of floats, got {got}")
-    if inputs.ndim < 2 or 0 in inputs.shape or (ranks is not None and inputs.ndim not in ranks):
-        wanted = "[B, ...]" if ranks is None else "[B, C, H, W] or [B, C, T, H, W]"
-        raise ValueError(f"{name}: expected {wanted} without empty axes, got shape {list(inputs.shape)}")
-    if not torch.isfinite(inputs.detach()).all():
-        raise ValueError(f"{name}: expected finite values, got NaN or infinity")
-    return inputs.detach(), in_tuple
-
-
-def one_baseline(baselines: Any) -> Any:
-    """0, a number or a tensor, from what may be None or in a tuple.
-
-    Raises:
-        ValueError: several.
-    """
-    if isinstance(baselines, tuple):
-        if len(baselines) != 1:
-            raise ValueError(f"baselines: expected one, got a tuple of {len(baselines)}")
-        (baselines,) = baselines
-    return 0.0 if baselines is None else baselines
-
-
-def refused(**given: Any) -> None:
-    """Raises ValueError for parameters of captum's that are not offered, where one is not None or False."""
-    for name, value in given.items():
-        if value is not None and value is not False:
-            raise ValueError(f"{name}: expected it not to be given, it is not offered; got {value!r:.60}")
 
 
 def _only_score(outputs: Any) -> Tensor:

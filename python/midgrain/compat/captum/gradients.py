@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from midgrain import driver
-from midgrain.compat.captum.attribution import Arguments, Attribution, CaptumTarget, Inputs, one_baseline, one_input
+from midgrain.compat.captum.attribution import Arguments, Attribution, CaptumTarget
+from midgrain.compat.captum.inputs import Inputs, one_baseline, one_input
 from midgrain.ops.checks import check_bool
 from midgrain.scorers.guided import GuidedReLUs
 from midgrain.scorers.integrated import IntegratedGradients as Integral

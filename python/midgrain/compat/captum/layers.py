@@ -10,14 +10,13 @@ from torch import Tensor, nn
 
 from midgrain import driver
 from midgrain.cams.gradient import GradCAM
-from midgrain.compat.captum.attribution import Arguments, Attribution, CaptumTarget, Inputs, one_input, refused
+from midgrain.compat.captum.attribution import Arguments, Attribution, CaptumTarget
 from midgrain.compat.captum.gradients import GuidedBackprop
+from midgrain.compat.captum.inputs import IMAGES_AND_CLIPS, Inputs, one_input, refused
 from midgrain.explainer_base import check_scores
 from midgrain.ops.checks import check_bool
 
 __all__ = ["GuidedGradCam", "LayerAttribution", "LayerGradCam"]
-
-_IMAGES_AND_CLIPS = (4, 5)
 
 
 class LayerAttribution(Attribution):
@@ -78,8 +77,9 @@ class LayerGradCam(LayerAttribution):
         Raises:
             TypeError, ValueError: an argument of the wrong kind; a layer whose output is not spatial.
         """
-        refused(attribute_to_layer_input=attribute_to_layer_input, grad_kwargs=grad_kwargs)
-        x, _ = one_input(inputs, ranks=_IMAGES_AND_CLIPS)
+        refused("attribute_to_layer_input", attribute_to_layer_input, "name the layer before instead")
+        refused("grad_kwargs", grad_kwargs, "gradients need no arguments here")
+        x, _ = one_input(inputs, ranks=IMAGES_AND_CLIPS)
         kind = GradCAM if check_bool(attr_dim_summation, "attr_dim_summation") else _Channels
         cam = kind(self.layer, relu=check_bool(relu_attributions, "relu_attributions"))
         model = self.model(x, additional_forward_args)
@@ -111,7 +111,7 @@ class GuidedGradCam(LayerAttribution):
         attribute_to_layer_input: bool = False,
     ) -> Any:
         """Attributions of the inputs' form and shape; the map is resized by `interpolate_mode`."""
-        x, in_tuple = one_input(inputs, ranks=_IMAGES_AND_CLIPS)
+        x, in_tuple = one_input(inputs, ranks=IMAGES_AND_CLIPS)
         cam = LayerGradCam(self.forward_func, self.layer).attribute(
             x, target, additional_forward_args, attribute_to_layer_input, relu_attributions=True
         )

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from midgrain.compat.captum.attribution import Attribution, Inputs, one_input, refused
+from midgrain.compat.captum.attribution import Attribution
+from midgrain.compat.captum.inputs import Inputs, one_input, refused
 from midgrain.ops.checks import check_int
 
 __all__ = ["NoiseTunnel"]
@@ -64,7 +65,7 @@ class NoiseTunnel(Attribution):
         Returns:
             Attributions; with `return_convergence_delta=True` also the deltas of all copies, [B * nt_samples].
         """
-        refused(draw_baseline_from_distrib=draw_baseline_from_distrib)
+        refused("draw_baseline_from_distrib", draw_baseline_from_distrib, "pass one baseline per sample")
         if nt_type not in _TYPES:
             raise ValueError(f"nt_type: expected one of {', '.join(_TYPES)}, got {nt_type!r}")
         x, in_tuple = one_input(inputs)

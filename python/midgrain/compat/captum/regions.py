@@ -1,72 +1,17 @@
-"""captum's LIME and Kernel SHAP, and superpixels for it."""
+"""captum's LIME and Kernel SHAP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from midgrain.compat.captum.attribution import (
-    Arguments,
-    Attribution,
-    CaptumTarget,
-    Inputs,
-    one_baseline,
-    one_input,
-    refused,
-)
-from midgrain.normalisation import Normalisation
+from midgrain.compat.captum.attribution import Arguments, Attribution, CaptumTarget
+from midgrain.compat.captum.features import superpixel_labels
+from midgrain.compat.captum.inputs import IMAGES_AND_CLIPS, Inputs, one_baseline, one_input, refused
 from midgrain.regions.kernel_shap import KernelSHAP
 from midgrain.regions.lime import LIME
-from midgrain.regions.superpixels import Pictures, SlicOptions, Superpixels
 
-__all__ = ["KernelShap", "Lime", "feature_mask"]
-
-_IMAGES_AND_CLIPS = (4, 5)
-
-
-def feature_mask(
-    inputs: Inputs,
-    n_segments: int = 50,
-    *,
-    superpixels: Any = "image",
-    compactness: float = 20.0,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Tensor:
-    """Superpixels as captum's `feature_mask`, for its methods and for those here.
-
-    Args:
-        inputs: floats [B, 3, H, W] or [B, 3, T, H, W] (or one channel), normalised as the model expects.
-        n_segments: wanted superpixels.
-        superpixels: "image" (SLIC), "quickshift", "felzenszwalb" or a callable, see `midgrain.SWAG`.
-        compactness: of SLIC.
-        mean: normalisation of the inputs, by default ImageNet's for images and Kinetics' for clips.
-        std: likewise.
-
-    Returns:
-        int64 [B, 1, *S], from 0 on in every sample.
-
-    Raises:
-        TypeError, ValueError: inputs that are no pictures, or an unfit option.
-
-    Example:
-        >>> import torch
-        >>> from midgrain.compat.captum import feature_mask
-        >>> feature_mask(torch.zeros(2, 3, 40, 60), n_segments=6).unique()
-        tensor([0, 1, 2, 3, 4, 5])
-    """
-    x, _ = one_input(inputs, ranks=_IMAGES_AND_CLIPS)
-    normalisation = Normalisation(mean, std)
-    numbers, rgb = normalisation.of(x), normalisation.rgb(x)
-    if numbers is None or rgb is None:
-        raise ValueError(f"inputs: expected 1 or 3 channels for superpixels of the picture, got {x.shape[1]}")
-    if isinstance(superpixels, str) and "gradient" in superpixels:
-        raise ValueError(f"superpixels: expected those of the picture alone, got {superpixels!r}")
-    made = Superpixels(superpixels, SlicOptions(n_segments, compactness))
-    return made.make(x, Pictures(x, *numbers, rgb), None).labels.to(device=x.device, dtype=torch.int64)[:, None]
+__all__ = ["KernelShap", "Lime"]
 
 
 class _Regions(Attribution):
@@ -86,10 +31,10 @@ class _Regions(Attribution):
         return_input_shape: bool,
         progress: bool,
     ) -> Any:
-        x, in_tuple = one_input(inputs, ranks=_IMAGES_AND_CLIPS)
+        x, in_tuple = one_input(inputs, ranks=IMAGES_AND_CLIPS)
         explain = self.explainer(
             self.model(x, arguments),
-            superpixels=_labels(mask, x),
+            superpixels=superpixel_labels(mask, x),
             n_samples=n_samples,
             baseline=one_baseline(baselines),
             output="logit",
@@ -126,7 +71,9 @@ class Lime(_Regions):
         perturb_func: Any = None,
     ):
         super().__init__(forward_func)
-        refused(interpretable_model=interpretable_model, similarity_func=similarity_func, perturb_func=perturb_func)
+        refused("interpretable_model", interpretable_model, "midgrain.compat.lime has model_regressor")
+        refused("similarity_func", similarity_func, "midgrain.compat.lime has kernel and distance_metric")
+        refused("perturb_func", perturb_func, "feature_mask says what is switched, baselines what stands there")
 
     def attribute(
         self,
@@ -175,23 +122,3 @@ class KernelShap(_Regions):
     explainer = KernelSHAP
 
     attribute = Lime.attribute
-
-
-def _labels(mask: Any, x: Tensor) -> Tensor:
-    """Superpixels [*S] or [B, *S] from captum's feature mask."""
-    if isinstance(mask, tuple) and len(mask) == 1:
-        (mask,) = mask
-    if mask is None:
-        raise ValueError("feature_mask: expected one; midgrain.compat.captum.feature_mask(inputs) makes superpixels")
-    if not isinstance(mask, Tensor) or mask.is_floating_point():
-        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"feature_mask: expected a tensor of integers, got {got}")
-    try:
-        every = mask.expand(len(x) if mask.ndim == x.ndim and len(mask) > 1 else 1, *x.shape[1:])
-    except RuntimeError:
-        raise ValueError(
-            f"feature_mask: expected a shape that broadcasts to {list(x.shape)}, got {list(mask.shape)}"
-        ) from None
-    if not (every == every[:, :1]).all():
-        raise ValueError("feature_mask: expected the same superpixels in all channels; FeatureAblation takes others")
-    return every[:, 0] if len(every) > 1 else every[0, 0]

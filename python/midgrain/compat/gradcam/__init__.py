@@ -4,6 +4,7 @@ The submodules `utils.model_targets`, `utils.image` and `utils.reshape_transform
 names can be imported from here as well.
 """
 
+from midgrain.compat.absent import GRADCAM, not_offered
 from midgrain.compat.gradcam import utils
 from midgrain.compat.gradcam.base_cam import BaseCAM
 from midgrain.compat.gradcam.formulas import EigenGradCAM, GradCAMElementWise, RandomCAM
@@ -67,3 +68,5 @@ __all__ = [
     "utils",
     "vit_reshape_transform",
 ]
+
+__getattr__ = not_offered(__name__, "pytorch-grad-cam", GRADCAM)

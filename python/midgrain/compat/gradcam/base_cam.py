@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from midgrain import driver
 from midgrain.cams import CAM, make_cam
-from midgrain.cams.activation import principal_component
+from midgrain.compat.gradcam.augmentation import augmented_maps
+from midgrain.compat.gradcam.eigen_smooth import smooth_by_component
+from midgrain.compat.gradcam.refused import WithoutParts
 from midgrain.compat.gradcam.targets import SampleTarget, as_target
 from midgrain.driver import Target
 from midgrain.explainer_base import check_scores
@@ -23,17 +26,13 @@ from midgrain.ops.checks import check_bool
 
 __all__ = ["BaseCAM"]
 
-# Brightness of the copies of `aug_smooth`, each also mirrored.
-_FACTORS = (0.9, 1.0, 1.1)
 
-
-class BaseCAM:
+class BaseCAM(WithoutParts):
     """A class activation map, called as in pytorch-grad-cam.
 
-    Unlike there, the model keeps its mode, its gradients and its layers, also after an exception; nothing is hooked
-    between calls, so that leaving the context releases nothing and hides no exception; gradients may be switched off
-    around the call and parameters may be frozen; one target for several samples is refused instead of explaining the
-    first one only.
+    Unlike there, the model keeps its mode, gradients and layers, also after an exception; nothing is hooked between
+    calls, so that leaving the context hides no exception; gradients may be switched off around the call, parameters
+    frozen; one target for several samples is refused.
 
     Args:
         model: the network.
@@ -44,8 +43,7 @@ class BaseCAM:
     Attributes:
         outputs: what the model returned in the last call, detached.
         batch_size: copies at once, of methods that run altered inputs; None chooses.
-        tta_transforms: None, or an object like ttach's Compose: its elements' `augment_image` and `deaugment_mask` are
-            used by `aug_smooth` in place of mirroring and brightness.
+        tta_transforms: None, or an object like ttach's Compose, whose elements `aug_smooth` uses instead of its own.
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind, a layer that is not part of the model.
@@ -102,10 +100,11 @@ class BaseCAM:
         x = driver.check_input(input_tensor).to(self.device)
         check_bool(eigen_smooth, "eigen_smooth")
         if eigen_smooth and not self.smoothable:
-            raise ValueError(f"eigen_smooth: {type(self).__name__} adds up no weighted channels; expected False")
+            raise ValueError(f"eigen_smooth: {type(self).__name__} weighs no channels; expected False, or use GradCAM")
+        explain = partial(self._explained, targets=targets, eigen_smooth=eigen_smooth)
         if not check_bool(aug_smooth, "aug_smooth"):
-            return self._explained(x, targets, eigen_smooth).cpu().numpy()
-        return torch.stack([*self._augmented(x, targets, eigen_smooth)]).mean(0).cpu().numpy()
+            return explain(x).cpu().numpy()
+        return torch.stack(augmented_maps(explain, x, self.tta_transforms)).mean(0).cpu().numpy()
 
     def forward(
         self, input_tensor: Tensor, targets: Sequence[SampleTarget] | None = None, eigen_smooth: bool = False
@@ -131,7 +130,7 @@ class BaseCAM:
         if cam is None:
             cam = self.make({"layer": self.target_layers, "reshape": self.reshape_transform})
             if eigen_smooth:
-                cam.__class__ = type(type(cam).__name__, (_Principal, type(cam)), {})
+                smooth_by_component(cam)
             self._made[eigen_smooth] = cam
         if hasattr(cam, "batch_size"):
             cam.batch_size = self.batch_size
@@ -148,23 +147,3 @@ class BaseCAM:
             check_scores(each)
             resized.append(resize_maps(min_max(each.clamp(min=0)), x.shape[2:]))
         return min_max(torch.stack(resized).mean(0))
-
-    def _augmented(self, x: Tensor, targets: Sequence[SampleTarget] | None, eigen_smooth: bool) -> list[Tensor]:
-        if self.tta_transforms is not None:
-            return [
-                transform.deaugment_mask(self._explained(transform.augment_image(x), targets, eigen_smooth)[:, None])[
-                    :, 0
-                ]
-                for transform in self.tta_transforms
-            ]
-        straight = [self._explained(factor * x, targets, eigen_smooth) for factor in _FACTORS]
-        mirrored = [self._explained(factor * x.flip(-1), targets, eigen_smooth).flip(-1) for factor in _FACTORS]
-        return straight + mirrored
-
-
-class _Principal(CAM):
-    """Put before a class activation map: the channels' principal component in the place of their sum."""
-
-    def combined(self, weights: Tensor, activations: Tensor) -> Tensor:
-        """[B, *m]."""
-        return principal_component(weights * activations)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from midgrain import driver
+from midgrain.compat.gradcam.refused import WithoutParts
 from midgrain.network.modules import model_device
 from midgrain.scorers.guided import GuidedReLUs
 
 __all__ = ["GuidedBackpropReLUModel"]
 
 
-class GuidedBackpropReLUModel:
+class GuidedBackpropReLUModel(WithoutParts):
     """Guided backpropagation of one input.
 
     Functional, reused and in-place ReLUs and ReLU6 count too, and no module is exchanged, also while it runs.

@@ -98,9 +98,9 @@ class AblationCAM(BaseCAM):
         super().__init__(model, target_layers, reshape_transform)
         if ablation_layer is not None and type(ablation_layer).__name__ not in ("AblationLayer", "AblationLayerVit"):
             kind = type(ablation_layer).__name__
-            raise ValueError(f"ablation_layer: expected None, since nothing is put into the model, got {kind}")
+            raise ValueError(f"ablation_layer: nothing is put into the model; expected None, got {kind}")
         if ratio_channels_to_ablate != 1.0:
-            raise ValueError(f"ratio_channels_to_ablate: expected 1.0, got {ratio_channels_to_ablate}")
+            raise ValueError(f"ratio_channels_to_ablate: expected 1.0, got {ratio_channels_to_ablate}; use batch_size")
         self.batch_size = batch_size
         self.ablation_layer = ablation_layer
         self.ratio_channels_to_ablate = ratio_channels_to_ablate

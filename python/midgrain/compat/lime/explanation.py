@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from midgrain.compat.lime.regression import LocalFit
+
 __all__ = ["ImageExplanation"]
 
 
@@ -35,6 +37,12 @@ class ImageExplanation:
         self.local_pred: npt.NDArray[np.float64] | None = None
         self.scores: dict[Any, float] = {}
         self.local_preds: dict[Any, npt.NDArray[np.float64]] = {}
+
+    def add(self, label: Any, fit: LocalFit) -> None:
+        """Keep the linear model of a label."""
+        self.intercept[label], self.local_exp[label] = fit.intercept, fit.coefficients
+        self.scores[label] = self.score = fit.score
+        self.local_preds[label] = self.local_pred = fit.prediction
 
     def get_image_and_mask(
         self,

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from midgrain.compat.absent import Refusing
+from midgrain.compat.lime.copies import Floats, classified_copies, with_all_off
 from midgrain.compat.lime.explanation import ImageExplanation
-from midgrain.compat.lime.regression import SELECTIONS, local_model, selected
+from midgrain.compat.lime.regression import SELECTIONS, local_fit
 from midgrain.compat.lime.segmentation import SegmentationAlgorithm, contiguous
 from midgrain.ops.checks import check_bool, check_int, check_positive
-from midgrain.progress import progress_bar
 
-__all__ = ["ImageExplanation", "LimeImageExplainer"]
-
-_Floats = npt.NDArray[np.float64]
+__all__ = ["ImageExplanation", "LimeImageExplainer", "SegmentationAlgorithm"]
 
 
-class LimeImageExplainer:
+class LimeImageExplainer(Refusing):
     """Explains a picture's classes by its superpixels, as the `lime` package does and with its random numbers.
 
     Given the same segmentation and `random_state`, coefficients are those of `lime`. What differs: labels of a
@@ -50,10 +49,12 @@ class LimeImageExplainer:
         [0, 1]
     """
 
+    _instead = {"data_labels": "use explain_instance"}  # noqa: RUF012 - annotated in the base class
+
     def __init__(
         self,
         kernel_width: float = 0.25,
-        kernel: Callable[..., _Floats] | None = None,
+        kernel: Callable[..., Floats] | None = None,
         verbose: bool = False,
         feature_selection: str = "auto",
         random_state: Any = None,
@@ -121,7 +122,8 @@ class LimeImageExplainer:
         count = int(segments.max()) + 1
         data = self.random_state.randint(0, 2, num_samples * count).reshape(num_samples, count)
         data[0] = 1
-        said = _said(image, _hidden(image, segments, hide_color), segments, classifier_fn, data, batch_size)
+        hidden = with_all_off(image, segments, hide_color)
+        said = classified_copies(image, hidden, segments, classifier_fn, data, batch_size)
         rows = data.astype(np.float64)
         weights = self.kernel(
             pairwise_distances(rows, rows[:1], metric=distance_metric).ravel(), kernel_width=self.kernel_width
@@ -132,65 +134,15 @@ class LimeImageExplainer:
             chosen = list(np.argsort(said[0])[-top_labels:])
             explanation.top_labels = chosen[::-1]
         for label in chosen:
-            self._explain(explanation, label, rows, said[:, label], weights, num_features, model_regressor)
+            values = said[:, label]
+            fit = local_fit(rows, values, weights, num_features, self.feature_selection, model_regressor)
+            explanation.add(label, fit)
+            if self.verbose:
+                print("Intercept", fit.intercept)
+                print("Prediction_local", fit.prediction)
+                print("Right:", values[0])
         return explanation
 
-    def _explain(
-        self,
-        explanation: ImageExplanation,
-        label: Any,
-        rows: _Floats,
-        values: _Floats,
-        weights: _Floats,
-        num_features: int,
-        regressor: Any,
-    ) -> None:
-        used = selected(rows, values, weights, num_features, self.feature_selection)
-        model = local_model(rows, values, weights, used, regressor)
-        pairs = zip(used.tolist(), np.asarray(model.coef_).tolist(), strict=True)
-        explanation.intercept[label] = float(model.intercept_)
-        explanation.local_exp[label] = sorted(pairs, key=lambda pair: abs(pair[1]), reverse=True)
-        explanation.scores[label] = explanation.score = float(model.score(rows[:, used], values, sample_weight=weights))
-        explanation.local_preds[label] = explanation.local_pred = model.predict(rows[:1, used])
-        if self.verbose:
-            print("Intercept", explanation.intercept[label])
-            print("Prediction_local", explanation.local_pred)
-            print("Right:", values[0])
 
-
-def _exponential(distances: _Floats, kernel_width: float) -> _Floats:
+def _exponential(distances: Floats, kernel_width: float) -> Floats:
     return np.asarray(np.sqrt(np.exp(-(distances**2) / kernel_width**2)))
-
-
-def _hidden(image: npt.NDArray[Any], segments: npt.NDArray[np.int64], hide_color: Any) -> npt.NDArray[Any]:
-    """The picture with every superpixel off."""
-    hidden = image.copy()
-    if hide_color is not None:
-        hidden[:] = hide_color
-        return hidden
-    sizes = np.bincount(segments.ravel())
-    for channel in range(image.shape[2]):
-        means = np.bincount(segments.ravel(), image[..., channel].ravel().astype(np.float64)) / sizes
-        hidden[..., channel] = means[segments].astype(image.dtype)
-    return hidden
-
-
-def _said(
-    image: npt.NDArray[Any],
-    hidden: npt.NDArray[Any],
-    segments: npt.NDArray[np.int64],
-    classifier_fn: Callable[[npt.NDArray[Any]], Any],
-    data: npt.NDArray[Any],
-    batch_size: int,
-) -> _Floats:
-    """The classifier's probabilities of every copy, [n, classes]."""
-    found = []
-    with progress_bar("switching superpixels off", len(data), shown=False) as advance:
-        for start in range(0, len(data), batch_size):
-            on = data[start : start + batch_size].astype(bool)[:, segments]
-            answer = np.asarray(classifier_fn(np.where(on[..., None], image, hidden)), dtype=np.float64)
-            if answer.ndim != 2 or len(answer) != len(on):
-                raise ValueError(f"classifier_fn: expected [{len(on)}, classes], got shape {list(answer.shape)}")
-            found.append(answer)
-            advance(len(on))
-    return np.concatenate(found)

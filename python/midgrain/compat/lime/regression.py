@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SELECTIONS", "local_model", "selected"]
+from midgrain.compat.lime.copies import Floats
 
-_Floats = npt.NDArray[np.float64]
+__all__ = ["SELECTIONS", "LocalFit", "local_fit"]
+
 _Ints = npt.NDArray[np.int64]
 
 #: Ways to choose features.
@@ -18,8 +20,21 @@ SELECTIONS = ("auto", "none", "forward_selection", "highest_weights", "lasso_pat
 _FEW = 6
 
 
-def selected(data: _Floats, values: _Floats, weights: _Floats, count: int, method: str) -> _Ints:
-    """The columns to use.
+@dataclass(frozen=True)
+class LocalFit:
+    """A linear model of one label."""
+
+    intercept: float
+    #: (superpixel, coefficient), the largest magnitude first.
+    coefficients: list[tuple[int, float]]
+    #: R^2.
+    score: float
+    #: Of the first row, [1].
+    prediction: npt.NDArray[np.float64]
+
+
+def local_fit(data: Floats, values: Floats, weights: Floats, count: int, method: str, regressor: Any) -> LocalFit:
+    """The linear model of the columns that are chosen: ridge regression (alpha 1), or the user's own.
 
     Args:
         data: on/off vectors [n, K].
@@ -27,7 +42,25 @@ def selected(data: _Floats, values: _Floats, weights: _Floats, count: int, metho
         weights: [n].
         count: at most so many columns.
         method: one of `SELECTIONS`.
+        regressor: None, or a linear model of scikit-learn's.
     """
+    used = _selected(data, values, weights, count, method)
+    rows = data[:, used]
+    if regressor is None:
+        model = _ridge(rows, values, weights, 1.0)
+    else:
+        model = regressor.fit(rows, values, sample_weight=weights)
+    pairs = zip(used.tolist(), np.asarray(model.coef_).tolist(), strict=True)
+    return LocalFit(
+        float(model.intercept_),
+        sorted(pairs, key=lambda pair: abs(pair[1]), reverse=True),
+        float(model.score(rows, values, sample_weight=weights)),
+        model.predict(rows[:1]),
+    )
+
+
+def _selected(data: Floats, values: Floats, weights: Floats, count: int, method: str) -> _Ints:
+    """The columns to use."""
     if method == "auto":
         method = "forward_selection" if count <= _FEW else "highest_weights"
     if method == "none":
@@ -46,7 +79,7 @@ def selected(data: _Floats, values: _Floats, weights: _Floats, count: int, metho
     return fitting[0] if fitting else np.flatnonzero(paths.T[1])
 
 
-def _forward(data: _Floats, values: _Floats, weights: _Floats, count: int) -> _Ints:
+def _forward(data: Floats, values: Floats, weights: Floats, count: int) -> _Ints:
     """One column after the other, always the one that leaves least: the residuals are made orthogonal to it."""
     roots = np.sqrt(weights)[:, None]
     columns = (data - np.average(data, axis=0, weights=weights)) * roots
@@ -68,14 +101,7 @@ def _forward(data: _Floats, values: _Floats, weights: _Floats, count: int) -> _I
     return np.array(used)
 
 
-def local_model(data: _Floats, values: _Floats, weights: _Floats, used: _Ints, regressor: Any) -> Any:
-    """The linear model of these columns: ridge regression (alpha 1), or the user's own, fitted."""
-    if regressor is None:
-        return _ridge(data[:, used], values, weights, 1.0)
-    return regressor.fit(data[:, used], values, sample_weight=weights)
-
-
-def _ridge(data: _Floats, values: _Floats, weights: _Floats, alpha: float) -> Any:
+def _ridge(data: Floats, values: Floats, weights: Floats, alpha: float) -> Any:
     from sklearn.linear_model import Ridge
 
     return Ridge(alpha=alpha).fit(data, values, sample_weight=weights)

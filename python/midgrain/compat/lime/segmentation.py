@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from midgrain.compat.absent import Refusing
 from midgrain.compat.skimage import slic
 
 __all__ = ["SegmentationAlgorithm", "contiguous", "segmentation_fn"]
 
 
-class SegmentationAlgorithm:
+class SegmentationAlgorithm(Refusing):
     """A segmentation with its parameters, as in `lime.wrappers.scikit_image`.
 
     Args:
@@ -31,6 +32,8 @@ class SegmentationAlgorithm:
         >>> np.unique(segment(np.zeros((40, 60, 3)))).tolist()
         [0, 1, 2, 3, 4, 5]
     """
+
+    _instead = dict.fromkeys(("filter_params", "set_params"), "make another SegmentationAlgorithm")
 
     def __init__(self, algo_type: str, **target_params: Any):
         from skimage.segmentation import felzenszwalb, quickshift

@@ -3,6 +3,7 @@
 The names of `methods` and of `utils` can be imported from here as well.
 """
 
+from midgrain.compat.absent import TORCHCAM, not_offered
 from midgrain.compat.torchcam import methods, utils
 from midgrain.compat.torchcam.methods import (
     CAM,
@@ -31,3 +32,5 @@ __all__ = [
     "overlay_mask",
     "utils",
 ]
+
+__getattr__ = not_offered(__name__, "torchcam", TORCHCAM)

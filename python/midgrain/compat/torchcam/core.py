@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from midgrain import driver
 from midgrain.cams import CAM, make_cam
 from midgrain.cams.base import merged
 from midgrain.compat.gradcam.targets import SampleTarget, as_target
+from midgrain.compat.torchcam.watcher import Watcher
 from midgrain.driver import Target
 from midgrain.explainer_base import check_scores
 from midgrain.maps import min_max
@@ -23,7 +22,7 @@ from midgrain.ops.checks import check_bool
 __all__ = ["Extractor"]
 
 
-class Extractor:
+class Extractor(Watcher):
     """A class activation map of the input that the model saw last.
 
     Only the input of a pass is remembered, by one hook that goes with the context (or with `remove_hooks()`, or with
@@ -65,18 +64,7 @@ class Extractor:
         self.cam: CAM = make_cam(
             self.method, layer=modules or None, reshape=reshape_transform, **(self.options | options)
         )
-        self._enabled = check_bool(enable_hooks, "enable_hooks")
-        self._seen: Tensor | None = None
-        # The hook does not keep the extractor alive, and goes with it.
-        myself = weakref.ref(self)
-
-        def remember(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            extractor = myself()
-            if extractor is not None and extractor._enabled and inputs:
-                extractor._seen = inputs[0].detach().clone() if isinstance(inputs[0], Tensor) else None
-
-        handle = model.register_forward_pre_hook(remember)
-        self._remove = weakref.finalize(self, handle.remove)
+        super().__init__(model, check_bool(enable_hooks, "enable_hooks"))
 
     def __call__(
         self,
@@ -104,18 +92,15 @@ class Extractor:
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(sorted(kwargs))}")
         if (class_idx is None) == (targets is None):
             raise ValueError("class_idx, targets: expected exactly one of them")
-        if self._seen is None:
-            raise AssertionError("run the model on an input (one tensor) before its maps are asked for")
-        x, enabled = driver.check_input(self._seen), self._enabled
-        self._enabled = False
-        try:
-            with driver.preserved(self.model, x):
-                maps = self.cam.layer_maps(self.model, x, self._target(class_idx, targets, len(x))).maps
-        finally:
-            self._enabled = enabled
+        x = driver.check_input(self.last_input())
+        with self.looking_away(), driver.preserved(self.model, x):
+            maps = self.cam.layer_maps(self.model, x, self._target(class_idx, targets, len(x))).maps
         for each in maps:
             check_scores(each)
         return [min_max(each) if check_bool(normalized, "normalized") else each for each in maps]
+
+    #: torchcam's other name of the call.
+    compute_cams = __call__
 
     def _target(self, class_idx: Any, targets: Any, batch: int) -> Target:
         if targets is not None:
@@ -123,31 +108,6 @@ class Extractor:
         if isinstance(class_idx, list) and len(class_idx) != batch:
             raise ValueError(f"class_idx: expected one class per sample ({batch}), got {len(class_idx)}")
         return class_idx  # type: ignore[no-any-return]
-
-    def enable_hooks(self) -> None:
-        """Look at passes."""
-        self._enabled = True
-
-    def disable_hooks(self) -> None:
-        """Look at no passes."""
-        self._enabled = False
-
-    def reset_hooks(self) -> None:
-        """Forget the last input."""
-        self._seen = None
-
-    def remove_hooks(self) -> None:
-        """Leave the model."""
-        self._remove()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove_hooks()
-        self.reset_hooks()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(target_layer={self.target_names})"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from midgrain.compat.absent import TORCHCAM, not_offered
 from midgrain.compat.torchcam.core import Extractor
 from midgrain.network.modules import find_module
 
@@ -127,3 +128,6 @@ class CAM(Extractor):
         if fc_layer is not None and (len(linear) != 1 or find_module(model, fc_layer) is not linear[0]):
             self.remove_hooks()
             raise ValueError(f"fc_layer: expected the network's only linear layer, it has {len(linear)}")
+
+
+__getattr__ = not_offered(__name__, "torchcam", TORCHCAM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from midgrain.evaluate.papers.declaration import Measure, Method, Network, Table, printed
+from midgrain.evaluate.papers.declaration import CURVES, WEAK_LOCALISATION, Method, Network, Table, printed
 
 __all__ = ["LOCALISATION", "SWAGV"]
 
@@ -46,10 +46,7 @@ SWAGV = Table(
     layout="kinetics400",
     networks=(_R2PLUS1D, _C3D),
     methods=_METHODS,
-    measures={
-        "deletion": Measure("deletion", {"steps": 28}, passes=29),
-        "insertion": Measure("insertion", {"steps": 28}, "higher", passes=29),
-    },
+    measures=CURVES,
     figures=printed(_SWAGV, _COLUMNS),
     samples="18,362 clips, the 16 frames in the middle of Kinetics-400's validation videos",
     differences=(
@@ -84,10 +81,7 @@ LOCALISATION = replace(
         Network("R(2+1)D", None, f"the thesis's network knows UCF101's classes; {_OWN}"),
         Network("C3D", None, f"the thesis's network knows UCF101's classes; {_OWN}"),
     ),
-    measures={
-        label: Measure("weak_localisation", {"thresholding": label}, factor=100.0)
-        for label in ("value", "mean", "energy")
-    },
+    measures=WEAK_LOCALISATION,
     figures=printed(_LOCALISATION, _LOCALISATION_COLUMNS),
     samples="10,704 clips of 697 videos of UCF101's first test list",
     differences=(

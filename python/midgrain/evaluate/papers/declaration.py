@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Figure", "Measure", "Method", "Network", "Table", "printed"]
+__all__ = ["CURVES", "WEAK_LOCALISATION", "Figure", "Measure", "Method", "Network", "Table", "printed"]
 
 _NUMBER = re.compile(r"~?(-?\d*\.?\d+)(?:\.\.(-?\d*\.?\d+))?")
 _NOTHING = "-"
@@ -70,6 +70,17 @@ class Measure:
     subset: str = ""
     #: The label whose column this measure reads, where another one has filled it.
     of: str = ""
+
+
+#: Deletion and insertion as the thesis measures them.
+CURVES = {
+    "deletion": Measure("deletion", {"steps": 28}, passes=29),
+    "insertion": Measure("insertion", {"steps": 28}, "higher", passes=29),
+}
+#: Weak localisation by the thesis's three thresholds, in per cent.
+WEAK_LOCALISATION = {
+    label: Measure("weak_localisation", {"thresholding": label}, factor=100.0) for label in ("value", "mean", "energy")
+}
 
 
 @dataclass(frozen=True)

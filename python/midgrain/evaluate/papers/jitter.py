@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from midgrain.evaluate.papers.declaration import Measure, Method, Network, Table, printed
+from midgrain.evaluate.papers.declaration import CURVES, WEAK_LOCALISATION, Measure, Method, Network, Table, printed
 
 __all__ = ["DELETION", "FAITHFULNESS", "LOCALISATION", "POINTING"]
 
@@ -46,10 +46,7 @@ DELETION = Table(
     layout="imagenet",
     networks=(_RESNET50, _DENSENET, _INCEPTION),
     methods=_METHODS,
-    measures={
-        "deletion": Measure("deletion", {"steps": 28}, passes=29),
-        "insertion": Measure("insertion", {"steps": 28}, "higher", passes=29),
-    },
+    measures=CURVES,
     figures=printed(_DELETION, _DELETION_COLUMNS),
     samples="50,000 pictures, ImageNet's validation set",
     differences=(
@@ -78,10 +75,7 @@ LOCALISATION = replace(
     title="weak localisation error of Jitter-CAM and other class activation maps, per cent",
     source="T. Hartley, PhD thesis, Table 5.3",
     layout="imagenet-boxes",
-    measures={
-        label: Measure("weak_localisation", {"thresholding": label}, factor=100.0)
-        for label in ("value", "mean", "energy")
-    },
+    measures=WEAK_LOCALISATION,
     figures=printed(_LOCALISATION, _LOCALISATION_COLUMNS),
     differences=("the thesis does not say which class is explained; here it is the picture's own",),
     target="given",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from midgrain.evaluate.papers.declaration import Measure, Method, Network, Table, printed
+from midgrain.evaluate.papers.declaration import CURVES, WEAK_LOCALISATION, Method, Network, Table, printed
 
 __all__ = ["DELETION", "LOCALISATION"]
 
@@ -59,7 +59,7 @@ DELETION = Table(
     layout="imagenet",
     networks=(_VGG16, _RESNET50),
     methods=_METHODS,
-    measures={"deletion": Measure("deletion", {"steps": 28}, passes=29)},
+    measures={"deletion": CURVES["deletion"]},
     figures=printed(_DELETION, _DELETION_COLUMNS),
     samples="50,000 pictures, ImageNet's validation set",
     differences=(
@@ -91,10 +91,7 @@ LOCALISATION = replace(
     title="weak localisation error of SWAG and other methods on images, per cent",
     source="T. Hartley, PhD thesis, Table 3.10",
     layout="imagenet-boxes",
-    measures={
-        label: Measure("weak_localisation", {"thresholding": label}, factor=100.0)
-        for label in ("value", "mean", "energy")
-    },
+    measures=WEAK_LOCALISATION,
     figures=printed(_LOCALISATION, _LOCALISATION_COLUMNS),
     differences=(
         DELETION.differences[0],

@@ -163,7 +163,7 @@ def _train(build: Callable[[], nn.Sequential], make: _Make, stages: _Stages, lim
     shapes, labels = shapes[:limit], labels[:limit]
     random = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed GPUs as well, and leave them so.
         model = build()
     epochs = [(side, sizes) for side, sizes, count in stages for _ in range(count)]
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.01)

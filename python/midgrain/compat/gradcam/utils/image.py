@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from midgrain.compat.absent import GRADCAM_UTILS, not_offered
 from midgrain.maps import resize_maps
 
 __all__ = ["deprocess_image", "preprocess_image", "scale_cam_image", "show_cam_on_image"]
@@ -110,3 +111,6 @@ def scale_cam_image(cam: npt.NDArray[Any], target_size: tuple[int, ...] | None =
     if target_size is None:
         return unit  # type: ignore[return-value]
     return resize_maps(torch.from_numpy(unit), target_size[::-1]).numpy()
+
+
+__getattr__ = not_offered(__name__, "pytorch-grad-cam", GRADCAM_UTILS)

@@ -1,0 +1,60 @@
+"""The kernels against their definitions on a fuzzer's inputs (tests/fuzz); run_fuzzer.py tries as many as told."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import run_fuzzer
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = [ROOT / "CMakeLists.txt", *(ROOT / "cmake").iterdir(), ROOT / "tests" / "run_fuzzer.py"]
+SOURCES += [path for name in ("core", "cpu") for path in (ROOT / "csrc" / name).iterdir()]
+SOURCES += (ROOT / "tests" / "fuzz").glob("*.?pp")
+
+
+@functools.cache
+def compiler() -> str | None:
+    return run_fuzzer.find_compiler() if shutil.which("cmake") else None
+
+
+def built() -> Path:
+    """A folder for the build of these sources, kept for the next run of the tests."""
+    digest = hashlib.sha256(str(compiler()).encode())
+    for path in sorted(SOURCES):
+        digest.update(path.name.encode() + path.read_bytes())
+    return Path(tempfile.gettempdir()) / f"midgrain-fuzz-{os.getuid()}" / digest.hexdigest()[:24]
+
+
+def run(tmp_path: Path, *arguments: str) -> str:
+    folder = built()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "tests" / "run_fuzzer.py"), "--folder", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    said = done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.returncode == 0, said
+    return said
+
+
+@pytest.fixture(autouse=True)
+def needs_clang() -> None:
+    if compiler() is None:
+        pytest.skip("needs CMake and a clang++ with libFuzzer")
+
+
+def test_a_thousand_inputs(tmp_path):
+    said = run(tmp_path, "--runs", "1000", "--seed", "1")
+    assert "stat::number_of_executed_units: 1000" in said
+
+
+@pytest.mark.slow
+def test_inputs_for_a_quarter_of_an_hour(tmp_path):
+    run(tmp_path, "--seconds", "900")
