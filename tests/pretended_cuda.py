@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -195,8 +196,8 @@ def _inside(value: Any) -> Any:
 class _Device:
     """Runs operators on what is inside of the tensors."""
 
-    def __init__(self, kernels: bool):
-        self.kernels = kernels
+    def __init__(self, kernels: bool, code: ModuleType | None):
+        self.kernels, self.code = kernels, code
         self.traffic = Traffic()
         self.random = torch.Generator().manual_seed(67280421310721)
         self._lock = threading.Lock()
@@ -226,6 +227,9 @@ class _Device:
             if not self.kernels:
                 raise BackendUnavailableError("the array is on a CUDA device, but its kernels are not usable")
             self.traffic.kernels += 1
+            if self.code is not None:
+                with _modes(self), torch.no_grad():
+                    return getattr(self.code, operator(func))(*args, **kwargs)
         self._count(func, args, kwargs, tensors, made_here)
         inner_args = [_inside(each) for each in args]
         inner_kwargs = {key: _inside(each) for key, each in kwargs.items()}
@@ -367,12 +371,14 @@ def _modes(device: _Device) -> Iterator[None]:
 
 
 @contextmanager
-def pretended_cuda(*, kernels: bool = True) -> Iterator[Traffic]:
+def pretended_cuda(*, kernels: bool = True, code: ModuleType | None = None) -> Iterator[Traffic]:
     """Pretend that there is a CUDA device; threads started inside know it too.
 
     Args:
         kernels: are midgrain's own kernels usable there? Its operators then run as the CPU's on what is inside;
             otherwise they refuse such tensors, and the code around them must know.
+        code: has a function for each of midgrain's operators, which is then called instead of the CPU's, with tensors
+            on the device.
 
     Yields:
         what went between the host and the device so far.
@@ -380,7 +386,7 @@ def pretended_cuda(*, kernels: bool = True) -> Iterator[Traffic]:
     global _device
     if _device is not None:
         raise RuntimeError("there is a pretended device already")
-    device = _Device(kernels)
+    device = _Device(kernels, code)
     bootstrap = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
 
     @functools.wraps(bootstrap)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,34 @@ def mean_net(dims: int = 2) -> nn.Module:
     ).eval()
 
 
+#: One of each kind that goes its own ways with targets and types.
+KINDS = frozenset(
+    {
+        "swag-ig",
+        "lime",
+        "lime-prior",
+        "xrai",
+        "gradcam",
+        "jittercam",
+        "scorecam",
+        "sise",
+        "rise",
+        "occlusion",
+        "fullgrad",
+    }
+)
+
+
+def quick(kinds: Mapping[str, bool]) -> pytest.MarkDecorator:
+    """Every method with each of these; slow are those that say so, and methods that do as one of KINDS."""
+    cases = [
+        pytest.param(name, kind, marks=SLOW if slow or name not in KINDS else (), id=f"{name}, {kind}")
+        for name in mg.methods()
+        for kind, slow in kinds.items()
+    ]
+    return pytest.mark.parametrize(("name", "kind"), cases)
+
+
 def net_for(name: str, dims: int = 2) -> nn.Module:
     return mean_net(dims) if name == "saliency-tubes" else tiny_net(dims)
 
@@ -55,7 +84,9 @@ def on_the_cpu(name: str, dims: int) -> Explanation:
 
 
 @SETTINGS
-@pytest.mark.parametrize("name", mg.methods())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW if name == "extremal" else ()) for name in mg.methods()]
+)
 def test_every_method(name, dims, kernels) -> None:
     expected = on_the_cpu(name, dims)
     with pretended_cuda(kernels=kernels):
@@ -79,10 +110,7 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=SLOW if kind[:2] in ("cl", "ar") else ()) for kind in TARGETS]
-)
-@pytest.mark.parametrize("name", mg.methods())
+@quick({kind: kind in ("class", "classes", "array") for kind in TARGETS})
 def test_targets(name, kind) -> None:
     if kind == "callable" and name in ("saliency-tubes", "scorecam"):
         pytest.skip("takes classes only, as another test says")
@@ -93,24 +121,17 @@ def test_targets(name, kind) -> None:
         assert_same(found, expected)
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [torch.float16, *(pytest.param(dtype, marks=SLOW) for dtype in (torch.float64, torch.bfloat16))],
-    ids=["half", "double", "bfloat16"],
-)
-@pytest.mark.parametrize("name", mg.methods())
-def test_dtypes(name, dtype) -> None:
+@quick({"float16": False, "float64": True, "bfloat16": True})
+def test_dtypes(name, kind) -> None:
+    dtype = getattr(torch, kind)
     expected = explained(name, batch_for(dtype=dtype))
     with pretended_cuda():
         assert_same(explained(name, batch_for().cuda().to(dtype)), expected)
 
 
-@pytest.mark.parametrize("name", mg.methods())
+@pytest.mark.parametrize("name", [name for name in mg.methods() if hasattr(mg.explainer(name, mean_net()), "several")])
 def test_several_targets(name) -> None:
-    explainer = quick_explainer(name, net_for(name))
-    if not hasattr(explainer, "several"):
-        pytest.skip("one target at a time")
-    expected = explainer.several(batch_for(), [1, None])
+    expected = quick_explainer(name, net_for(name)).several(batch_for(), [1, None])
     with pretended_cuda():
         found = quick_explainer(name, net_for(name).cuda()).several(batch_for().cuda(), [1, None])
         assert_same(found, expected)
@@ -163,7 +184,7 @@ def given(options: dict[str, Any], on: Any) -> dict[str, Any]:
     return {key: value(on) if callable(value) else value for key, value in options.items()}
 
 
-@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "no kernels"])
+@pytest.mark.parametrize("kernels", [True, pytest.param(False, marks=SLOW)], ids=["kernels", "no kernels"])
 @pytest.mark.parametrize(
     ("name", "options"), OPTIONS, ids=[f"{number} {name}" for number, (name, _) in enumerate(OPTIONS)]
 )
@@ -214,7 +235,7 @@ def test_a_transformer(name, options) -> None:
     expected = quick_explainer(name, net, **options)(batch_for())
     with pretended_cuda():
         found = quick_explainer(name, copy.deepcopy(net).cuda(), **options)(batch_for().cuda())
-        assert_same(found, expected)
+        assert_same(found.heatmap, expected.heatmap, tolerance=1e-4)
 
 
 # What explanations can do.
