@@ -68,8 +68,9 @@ OPERATIONS = {
     },
     "pool, clips": lambda on: mg.pool(x_of(on, 3), labels_of(on, 3), n=30),
     "paint": lambda on: mg.paint(on(torch.arange(42.0).reshape(2, 21)), labels_of(on)),
-    "slic": lambda on: mg.slic(x_of(on), n_segments=12),
-    "slic, clips": lambda on: mg.slic(x_of(on, 3), n_segments=12),
+    "slic": lambda on: mg.ops.slic(x_of(on), [20.0] * 3, 12),
+    "slic, clips": lambda on: mg.ops.slic(x_of(on, 3), [20.0] * 3, 12),
+    "slic of a picture": lambda on: mg.slic(x_of(on)[0].sigmoid().movedim(0, -1), n_segments=12),
     "slic_pictures": lambda on: mg.ops.slic_pictures(x_of(on), 12, gradient=x_of(on)[:, 0].abs()),
     "rgb_to_lab": lambda on: mg.ops.rgb_to_lab(x_of(on).sigmoid()),
     "gradient of pool": gradient(lambda x, on: mg.pool(x, labels_of(on))),
@@ -83,7 +84,7 @@ def test_operations(name) -> None:
     expected = OPERATIONS[name](lambda tensor: tensor)
     with executed() as traffic:
         assert_same(OPERATIONS[name](lambda tensor: tensor.cuda()), expected)
-        assert traffic.kernels > 0
+        assert traffic.kernels > 0 or name == "slic of a picture"  # Whose code calls the kernels itself.
 
 
 @pytest.mark.parametrize("dims", [2, 3], ids=["images", "clips"])
@@ -103,7 +104,7 @@ def test_what_is_wrong_with_values_is_said() -> None:
         x = batch_for().cuda()
         x[1, 0, 3, 4] = torch.nan
         with pytest.raises(ValueError, match="NaN or infinity in item 1"):
-            mg.slic(x, n_segments=12)
+            mg.ops.slic(x, [20.0] * 3, 12)
         with pytest.raises(ValueError, match="labels"):
             mg.pool(batch_for().cuda(), labels_of(lambda tensor: tensor.cuda()), n=3)
 
