@@ -143,8 +143,8 @@ def run(arguments: argparse.Namespace) -> int:
             tables, notes = make(device, Clock(device, arguments.seconds), arguments.quick, end)
         except Exception as error:
             # The other parts are still worth having, and what went wrong belongs to the record.
-            failed = True
-            tables, notes = {}, [f"{name} failed: {type(error).__name__}: {error}"]
+            tables, notes = {}, [f"{gpu_models.FAILED} {name}: {type(error).__name__}: {error}"]
+        failed |= any(note.startswith(gpu_models.FAILED) for note in notes)
         report.add(name, time.monotonic() - start, tables, notes)
     return 1 if failed else 0
 

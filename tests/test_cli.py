@@ -287,7 +287,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command",
+    "arguments",
     [
         ("frobnicate",),
         ("demo", "-o", "text.png"),
@@ -297,9 +297,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, case, tmp_path):
         ("bench", "more"),
     ],
 )
-def test_other_commands_refuse_in_one_sentence(run, command, tmp_path):
+def test_other_commands_refuse_in_one_sentence(run, arguments, tmp_path):
     (tmp_path / "text.png").write_text("this is text")
-    code, out, err = run(*command)
+    code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
@@ -371,8 +371,8 @@ def test_options_go_to_the_methods_that_have_them(run):
         ("seed=three", "seed: expected an int, got str"),
     ],
 )
-@pytest.mark.parametrize("command", ["explain", "compare"])
-def test_options_that_no_method_has(run, command, option, message):
-    code, _, err = run(command, COFFEE, "--method", "gradcam", "--method", "noise", "-O", option)
+@pytest.mark.parametrize("name", ["explain", "compare"])
+def test_options_that_no_method_has(run, name, option, message):
+    code, _, err = run(name, COFFEE, "--method", "gradcam", "--method", "noise", "-O", option)
     assert code == 2
     assert message in err

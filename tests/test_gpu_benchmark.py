@@ -107,11 +107,36 @@ def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
     )
     assert gpu.run(arguments) == 1
     content = json.loads((tmp_path / "gpu.json").read_text())
-    assert "slic failed: RuntimeError: no luck" in content["notes"]
+    assert "FAILED: slic: RuntimeError: no luck" in content["notes"]
     assert content["tables"]["Beside other SLICs"]
     arguments.budget = -1.0
     assert gpu.run(arguments) == 0
     assert "peers: no time left of -1 s." in json.loads((tmp_path / "gpu.json").read_text())["notes"]
+
+
+def test_a_network_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    import time
+
+    from benchmarks import gpu_models
+    from benchmarks.gpu_timing import Clock
+
+    from models_for_tests import tiny_net
+
+    def broken():
+        net = tiny_net()
+        net[0].forward = lambda x: x.no_such_thing
+        return net
+
+    fine, *_ = gpu_models.networks(quick=True)
+    wrong = gpu_models.Network("broken", broken, (3, 24, 32), {})
+    monkeypatch.setattr(gpu_models, "networks", lambda quick: [wrong, fine])
+    rows, notes = gpu_models.rows(CPU, Clock(CPU, 0.0, least=1), True, time.monotonic() + 500)
+    assert {row["network"] for row in rows} == {fine.name}
+    assert len(notes) == 2
+    assert all(note.startswith("FAILED: broken, batch 1, ") for note in notes)
+    rows, notes = gpu_models.rows(CPU, Clock(CPU, 0.0, least=1), True, time.monotonic() - 1)
+    assert rows == []
+    assert all(note.endswith("no time left.") for note in notes)
 
 
 def test_the_aims_are_those_of_the_page():

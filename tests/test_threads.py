@@ -43,8 +43,10 @@ def most_threads(run):
 
     def watch():
         nonlocal most
-        while not done.is_set():
+        while True:  # at least once, also where `run` ends before this thread begins
             most = max(most, len(os.listdir("/proc/self/task")))
+            if done.is_set():
+                return
 
     watcher = threading.Thread(target=watch)
     watcher.start()
