@@ -12,7 +12,7 @@ from midgrain.ops.arrays import as_float32, as_numpy, contiguous, is_torch, requ
 from midgrain.ops.checks import check_int
 from midgrain.ops.device_arrays import takes_device_arrays
 
-__all__ = ["GRADIENT_RANGE", "LAB_RANGES", "rgb_to_lab", "rgb_to_lab_numpy"]
+__all__ = ["GRADIENT_RANGE", "LAB_RANGES", "check_picture_shape", "rgb_to_lab", "rgb_to_lab_numpy"]
 
 #: (low, high) of L, a and b over all sRGB colours.
 LAB_RANGES: tuple[tuple[float, float], ...] = _kernels.cpu.LAB_RANGES
@@ -45,7 +45,6 @@ def rgb_to_lab(rgb: Any, *, channel_axis: int = 1, num_threads: int | None = Non
     check_int(channel_axis, "channel_axis", -1)
     if is_torch(rgb):
         require_dense(rgb, "rgb")
-        _check_shape(tuple(rgb.shape), channel_axis)
         from midgrain.ops import torch_library
 
         return torch_library.rgb_to_lab(rgb, channel_axis, _kernels.check_threads(num_threads))
@@ -56,7 +55,7 @@ def rgb_to_lab_numpy(rgb: npt.NDArray[Any], channel_axis: int, num_threads: int 
     """`rgb_to_lab` on NumPy arrays."""
     if rgb.dtype != np.uint8 and rgb.dtype.kind != "f":
         raise TypeError(f"rgb: expected uint8 or floats, got dtype {rgb.dtype}")
-    _check_shape(rgb.shape, channel_axis)
+    check_picture_shape(rgb.shape, channel_axis)
     channels_last = channel_axis != 1
     spatial = rgb.shape[1:-1] if channels_last else rgb.shape[2:]
     items, pixels = rgb.shape[0], int(np.prod(spatial))
@@ -67,7 +66,7 @@ def rgb_to_lab_numpy(rgb: npt.NDArray[Any], channel_axis: int, num_threads: int 
     return lab.reshape(items, 3, *spatial)
 
 
-def _check_shape(shape: tuple[int, ...], channel_axis: int) -> None:
+def check_picture_shape(shape: tuple[int, ...], channel_axis: int) -> None:
     """Refuses shapes that are no pictures'."""
     if channel_axis not in (1, -1, len(shape) - 1):
         raise ValueError(f"channel_axis: expected 1 or -1, got {channel_axis}")

@@ -15,6 +15,7 @@ import torch
 
 from midgrain import _kernels
 from midgrain.ops.arrays import require_same_device
+from midgrain.ops.color import check_picture_shape
 from midgrain.ops.deferred import report
 
 __all__ = [
@@ -261,6 +262,7 @@ def enforce_connectivity(labels: Tensor, min_size: int, num_threads: int | None)
 def rgb_to_lab(rgb: Tensor, channel_axis: int, num_threads: int | None) -> Tensor:
     """See `midgrain.ops.color.rgb_to_lab_numpy`."""
     source = _as_picture(rgb, "rgb")
+    check_picture_shape(tuple(rgb.shape), channel_axis)
     channels_last = channel_axis != 1
     spatial = list(rgb.shape[1:-1] if channels_last else rgb.shape[2:])
     items, pixels = rgb.shape[0], math.prod(spatial)
