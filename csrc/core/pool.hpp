@@ -2,7 +2,8 @@
 //
 // Sums are exact in fixed point and so independent of their order. A plane of n pixels with largest magnitude
 // m < 2^k is scaled by 2^-k (exact), each term rounded once to a multiple of 2^-(62 - ceil(log2 n)), and summed in
-// int64. The error of a term is at most half of that, relative to m (m^2 for squares): 2^-47 for 224 x 224 pixels.
+// int64. The error of a term is at most half of that, relative to m (m^2 for squares): 2^-47 for 224 x 224 pixels. k is
+// at least -1000, so the error of doubles below 2^-1000 is relative to that.
 // For var and std, m is the plane's largest |v - mean|, so that a common offset does not drown a small spread.
 //
 //   mean  sum / count            sum                      abs-sum, l1  sum of |v|      l2  sqrt(sum of v^2)

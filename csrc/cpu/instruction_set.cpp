@@ -89,11 +89,10 @@ void prepare() {
     Workspace().take<std::byte>(1);
 }
 
-const TileKernels& tile_kernels() { return *current().load()->tiles; }
-
-UpdateCentres update_centres() { return current().load()->update_centres; }
-
-PackRow pack_row() { return current().load()->pack_row; }
+NarrowVariant narrow_variant() {
+    const Choice& choice = *current().load();
+    return {choice.tiles, choice.update_centres, choice.pack_row};
+}
 
 const PixelKernels& pixel_kernels() { return *current().load()->pixels; }
 

@@ -34,10 +34,8 @@ NarrowClustering::NarrowClustering(const FeatureRows& rows, Dims dims, const cor
       max_num_iter_(max_num_iter),
       channels_(static_cast<int>(ranges.size())),
       count_(geometry.count()),
-      kernels_(tile_kernels()),
-      update_centres_(update_centres()),
-      pack_row_(pack_row()) {
-    const int lanes = kernels_.lanes;
+      variant_(narrow_variant()) {
+    const int lanes = variant_.tiles->lanes;
     grid_ = {dims, lanes, (channels_ + 1) / 2, (dims.x + lanes - 1) / lanes, (dims.y + kTileRows - 1) / kTileRows};
     const std::int64_t padded[3] = {dims.z, grid_.padded_y(), grid_.padded_x()};
     for (int a = 0; a < 3; ++a) {
@@ -187,8 +185,8 @@ void NarrowClustering::pack(Share tile_rows, Worker& worker) {
             for (int pair = 0; pair < grid_.pairs; ++pair) {
                 PackChannel* even = channels.data() + 2 * pair;
                 worker.finite &=
-                    pack_row_(*even, 2 * pair + 1 < channels_ ? even + 1 : nullptr, dims.x, key_.feature_shift,
-                              grid_.tile_words(), tiles + (r * grid_.pairs + pair) * grid_.lanes);
+                    variant_.pack_row(*even, 2 * pair + 1 < channels_ ? even + 1 : nullptr, dims.x, key_.feature_shift,
+                                      grid_.tile_words(), tiles + (r * grid_.pairs + pair) * grid_.lanes);
             }
             if (y >= dims.y) continue;
             const std::int64_t cell_z = core::initial_cell(z, dims.z, geometry_.cells.z);
@@ -288,7 +286,7 @@ void NarrowClustering::update(const Team& team, Share centres, Worker& worker) {
     job.base = base_;
     job.coefficients = coefficients_;
     job.moved = moved_;
-    update_centres_(job, centres.first, centres.last);
+    variant_.update_centres(job, centres.first, centres.last);
     std::copy_n(job.drift, 3, worker.drift);
 }
 
@@ -344,7 +342,7 @@ void NarrowClustering::assign(const Team& team, int index, bool last) {
         for (;;) {
             const std::int64_t first = tiles.first + claimed.fetch_add(kClaim);
             if (first >= tiles.last) break;
-            own.changed |= kernels_.assign(job, first, std::min(first + kClaim, tiles.last));
+            own.changed |= variant_.tiles->assign(job, first, std::min(first + kClaim, tiles.last));
         }
     }
 }

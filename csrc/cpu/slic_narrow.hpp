@@ -60,9 +60,7 @@ private:
     int max_num_iter_;
     int channels_;
     std::int64_t count_;
-    const TileKernels& kernels_;
-    UpdateCentres update_centres_;
-    PackRow pack_row_;
+    NarrowVariant variant_;
     TileGrid grid_;
     KeyFormat key_{};
 

@@ -129,9 +129,12 @@ MIDGRAIN_DECLARE_VARIANTS(TileKernels, kTileKernels)
 MIDGRAIN_DECLARE_VARIANTS(UpdateCentres, kUpdateCentres)
 MIDGRAIN_DECLARE_VARIANTS(PackRow, kPackRow)
 
-// The variant in use (see instruction_set()).
-const TileKernels& tile_kernels();
-UpdateCentres update_centres();
-PackRow pack_row();
+// The variant in use (see instruction_set()), all of one set: rows are packed as wide as tiles are read.
+struct NarrowVariant {
+    const TileKernels* tiles;
+    UpdateCentres update_centres;
+    PackRow pack_row;
+};
+NarrowVariant narrow_variant();
 
 }  // namespace midgrain::cpu

@@ -56,6 +56,8 @@ Wanted reduce(std::vector<T> values, Reduce how, const std::vector<T>& plane) {
         squares += static_cast<long double>(v) * v;
     }
     for (const T v : plane) largest = std::max(largest, std::fabs(static_cast<long double>(v)));
+    // Planes of smaller magnitude are scaled as one of this is (core::magnitude_exponent).
+    if (largest > 0) largest = std::max(largest, std::ldexp(1.0L, -1001));
     for (const T v : values) spread += (v - sum / n) * (v - sum / n);
     // |v - mean| of any region of the plane is at most twice its largest magnitude.
     farthest = 2 * largest;
