@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -557,3 +558,18 @@ def test_numpy_users_do_not_import_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+def test_an_interface_that_claims_objects_is_refused_before_they_are_followed():
+    class Claims:
+        memory = np.full(16, 0xDEAD, np.uint64)
+        __array_interface__: ClassVar = {
+            "shape": (4, 4),
+            "typestr": "|O",
+            "data": (memory.ctypes.data, False),
+            "strides": (8, 32),
+            "version": 3,
+        }
+
+    with pytest.raises(TypeError, match=r"^values: expected real numbers, got dtype object$"):
+        mg.pool(Claims(), np.zeros((4, 4), np.int32))

@@ -95,9 +95,13 @@ def as_numpy(array: Any, name: str) -> Array:
         return _from_dlpack(array, name)
     if hasattr(array, "__array_interface__"):
         try:
-            return np.asarray(array)
+            described = np.asarray(array)
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name}: its __array_interface__ cannot be read ({error})") from error
+        # Objects are addresses, and following those that somebody merely claims ends the process.
+        if described.dtype.hasobject:
+            raise TypeError(f"{name}: expected real numbers, got dtype {described.dtype}")
+        return described
     raise TypeError(f"{name}: expected an array (numpy, torch, ...), got {type(array).__name__}")
 
 
