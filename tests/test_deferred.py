@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from midgrain import driver
 from midgrain.ops.deferred import can_read, deferred_checks, deferred_on_device, is_captured, report, static_sizes
 
 ON_CUDA, ON_CPU = SimpleNamespace(is_cuda=True), SimpleNamespace(is_cuda=False)
@@ -119,3 +120,13 @@ def test_what_can_be_read():
         assert not can_read(values)
     with static_sizes():
         assert is_captured(values)
+
+
+@pytest.mark.parametrize("target", [[0, 9], torch.tensor([-1, 2])])
+def test_classes_outside_do_no_harm_until_they_are_looked_at(target):
+    outputs = torch.zeros(2, 3)
+    with deferred_checks() as checks:
+        classes, _ = driver.resolve_target(outputs, target, 2)
+    assert all(0 <= each < 3 for each in classes.tolist())
+    with pytest.raises(ValueError, match=r"^target: expected classes in 0 \.\. 2, got (9|-1)$"):
+        checks.raise_if_bad()

@@ -302,7 +302,7 @@ def class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
 
     report((classes < 0) | (classes >= n_classes), outside)
     # Where the check is looked at later, nothing may be read outside until then.
-    return classes.clamp(0, n_classes - 1) if classes.is_cuda else classes
+    return classes if can_read(classes) else classes.clamp(0, n_classes - 1)
 
 
 def _detached_logits(outputs: Any) -> Tensor | None:
