@@ -46,10 +46,9 @@ def find_compiler() -> str | None:
     return None
 
 
-def build(compiler: str, folder: Path) -> Path:
-    """Builds into `folder`, and returns the program."""
-    made = folder / "build"
-    configure = [
+def configure(compiler: str, made: Path) -> None:
+    """Configures the build in `made`; one that is of no use there (of other sources, of an older CMake) is deleted."""
+    command = [
         *("cmake", "-S", str(ROOT), "-B", str(made), "-DMIDGRAIN_FUZZ=ON", "-DMIDGRAIN_CUDA=OFF"),
         # A build type of its own: what Release has is too slow to compile with sanitizers.
         *("-DCMAKE_BUILD_TYPE=Fuzz", "-DCMAKE_CXX_FLAGS=-O1 -g1", "-DMIDGRAIN_SANITIZE=address,undefined"),
@@ -57,7 +56,15 @@ def build(compiler: str, folder: Path) -> Path:
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]
-    subprocess.run(configure, check=True)
+    if made.exists() and subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        shutil.rmtree(made)
+    subprocess.run(command, check=True)
+
+
+def build(compiler: str, folder: Path) -> Path:
+    """Builds into `folder`, and returns the program."""
+    made = folder / "build"
+    configure(compiler, made)
     jobs = str(min(4, os.cpu_count() or 1))
     subprocess.run(["cmake", "--build", str(made), "--target", "midgrain_fuzz", "--parallel", jobs], check=True)
     return made / "midgrain_fuzz"
