@@ -124,11 +124,14 @@ class CompiledExplainer:
         self._recordings: dict[object, _Recording | str] = {}
         self._lock = threading.Lock()
         self._last: Any = None
-        explainer(example, target)  # What is wrong with the example or the model is raised as always.
-        self._like = (list(example.shape), example.dtype, example.device)
+        driver.check_input(example)
+        self._shape_dtype_device = (list(example.shape), example.dtype, example.device)
         self._problem = self._recorder.problem(example)
         self._key = _key(target)
-        if self._problem is None:
+        # Either way the explainer itself runs once: what is wrong with the example or the model is raised as always.
+        if self._problem is not None:
+            explainer(example, target)
+        else:
             with torch.inference_mode(False):
                 self._recording(example, target)
 
@@ -146,7 +149,7 @@ class CompiledExplainer:
         return found if isinstance(found, str) else None
 
     def __repr__(self) -> str:
-        shape, dtype, device = self._like
+        shape, dtype, device = self._shape_dtype_device
         how = "captured" if self.captured else f"not captured: {self.reason}"
         return f"CompiledExplainer({self.explainer.name!r}, {shape}, {dtype}, {device}, {how})"
 
@@ -169,7 +172,7 @@ class CompiledExplainer:
     def _check_like_example(self, x: object) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"x: expected a torch tensor, got {type(x).__name__}")
-        shape, dtype, device = self._like
+        shape, dtype, device = self._shape_dtype_device
         if (list(x.shape), x.dtype, x.device) != (shape, dtype, device):
             raise ValueError(
                 f"x: expected shape {shape}, {dtype} on {device}, as the example of compile() had, got "
