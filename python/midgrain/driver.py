@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from midgrain.ops.arrays import is_integral
 from midgrain.ops.deferred import can_read, numbers_of, report
 from midgrain.stopwatch import network_pass
 
@@ -290,7 +291,7 @@ def class_tensor(target: Any, batch: int, n_classes: int) -> Tensor:
         ) from error
     if list(classes.shape) not in ([], [batch]):
         raise ValueError(f"target: expected one class per sample ([{batch}]), got shape {list(classes.shape)}")
-    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+    if not is_integral(classes):
         raise TypeError(f"target: expected integers, got dtype {classes.dtype}")
     classes = classes.to(torch.int64).expand(batch)
     if classes.is_inference():  # Autograd would refuse to save it.

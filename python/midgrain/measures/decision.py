@@ -13,6 +13,7 @@ from midgrain.baseline import Baseline
 from midgrain.driver import Target, check_input
 from midgrain.measures.curves import Mixture, Subject, subject
 from midgrain.measures.order import Schedule, check_order, schedule
+from midgrain.ops.arrays import is_integral
 from midgrain.ops.checks import check_int
 
 __all__ = ["DecisionChange", "n_lerf", "n_morf", "superpixel_removal"]
@@ -230,7 +231,7 @@ def _first_change(asked: Subject, rank: Tensor, states: Sequence[Tensor], wholes
 def _region_ranks(x: Tensor, segments: Tensor, scores: Tensor, worst: bool, seed: int) -> tuple[Tensor, Tensor]:
     """Per pixel the rank of its region, int64 [B, *S], and the regions of each sample."""
     shape = (x.shape[0], *x.shape[2:])
-    if not isinstance(segments, Tensor) or segments.is_floating_point() or segments.is_complex():
+    if not isinstance(segments, Tensor) or not is_integral(segments):
         got = segments.dtype if isinstance(segments, Tensor) else type(segments).__name__
         raise TypeError(f"segments: expected a tensor of integers, got {got}")
     if tuple(segments.shape) != shape:

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from midgrain.measures.order import check_maps
+from midgrain.ops.arrays import is_integral
 
 __all__ = ["Flicker", "RegionConsistency", "flicker", "region_consistency"]
 
@@ -115,7 +116,7 @@ def region_consistency(segments: Tensor, flow: Tensor | None = None, valid: Tens
     """
     if not isinstance(segments, Tensor):
         raise TypeError(f"segments: expected an integer tensor [B, T, H, W], got {type(segments).__name__}")
-    if segments.is_floating_point() or segments.is_complex() or segments.dtype == torch.bool:
+    if not is_integral(segments):
         raise TypeError(f"segments: expected integers, got dtype {segments.dtype}")
     labels = _frames(segments, "segments")
     moves, counted = _motion(labels, flow, valid)

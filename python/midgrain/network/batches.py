@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from midgrain import driver
+from midgrain.ops.arrays import is_integral
 
 __all__ = ["Consumed", "LabelledBatch", "labelled_batches"]
 
@@ -109,7 +110,7 @@ def _classes(given: Any, count: int, number: int) -> Tensor:
         raise TypeError(
             f"loader: expected classes as integers, got {type(given).__name__} in batch {number}"
         ) from error
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+    if not is_integral(y):
         raise TypeError(f"loader: expected classes as integers, got dtype {y.dtype} in batch {number}")
     if list(y.shape) != [count]:
         raise ValueError(f"loader: expected one class per sample ([{count}]), got {list(y.shape)} in batch {number}")

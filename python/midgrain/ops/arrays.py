@@ -24,9 +24,12 @@ __all__ = [
     "as_numpy",
     "as_pair",
     "contiguous",
+    "is_integral",
     "is_torch",
     "kernel_device",
+    "plain",
     "require_dense",
+    "require_real",
     "require_same_device",
     "require_same_kind",
     "wrap_like",
@@ -55,6 +58,28 @@ def kernel_device(tensor: Any) -> Any:
     return tensor.device if usable else sys.modules["torch"].device("cpu")
 
 
+def plain(tensor: Any) -> Any:
+    """A torch tensor outside autograd whose memory holds its values: no pending conjugation or negation."""
+    return tensor.detach().resolve_conj().resolve_neg()
+
+
+def is_integral(tensor: Any) -> bool:
+    """Has a torch tensor a dtype of integers? Bools are none."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == sys.modules["torch"].bool)
+
+
+def require_real(array: Any, name: str) -> None:
+    """Refuses what is not real numbers, in NumPy arrays and torch tensors.
+
+    Raises:
+        TypeError: the dtype is complex, or of text or objects.
+    """
+    if not is_torch(array):
+        check_real_dtype(array, name)
+    elif array.is_complex():
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+
+
 def require_dense(tensor: Any, name: str) -> None:
     """Refuses sparse torch tensors.
 
@@ -81,7 +106,7 @@ def as_numpy(array: Any, name: str) -> Array:
         if array.device.type != "cpu":
             _kernels.for_device(array.device.type)
         require_dense(array, name)
-        detached = array.detach().resolve_conj().resolve_neg()
+        detached = plain(array)
         if str(detached.dtype) in ("torch.bfloat16", "torch.float8_e4m3fn", "torch.float8_e5m2"):
             detached = detached.float()
         try:

@@ -13,6 +13,7 @@ from midgrain import _kernels
 from midgrain.ops.arrays import as_dense, as_floats, is_torch, wrap_like
 from midgrain.ops.checks import check_int, check_int_per_axis
 from midgrain.ops.device_arrays import takes_device_arrays
+from midgrain.ops.shapes import triple, volume
 
 __all__ = [
     "MAX_PIXELS",
@@ -178,12 +179,12 @@ def extract_patches_numpy(
     source = as_floats(images, "images")
     patches = np.empty((source.shape[0], count, source.shape[1], *patch_size), source.dtype)
     _kernels.cpu.extract_patches(
-        _volume(source, 2),
-        _triple(cells),
-        _triple(grid),
-        _triple(size),
+        volume(source, 2),
+        triple(cells),
+        triple(grid),
+        triple(size),
         start,
-        _volume(patches, 3),
+        volume(patches, 3),
         _kernels.num_threads(num_threads),
     )
     return patches
@@ -202,12 +203,12 @@ def extract_patches_backward_numpy(
     source = as_floats(patches, "patches")
     images = np.empty((source.shape[0], source.shape[2], *image_size), source.dtype)
     _kernels.cpu.extract_patches_backward(
-        _volume(source, 3),
-        _triple(cells),
-        _triple(grid),
-        _triple(size),
+        volume(source, 3),
+        triple(cells),
+        triple(grid),
+        triple(size),
         start,
-        _volume(images, 2),
+        volume(images, 2),
         _kernels.num_threads(num_threads),
     )
     return images
@@ -220,7 +221,7 @@ def aggregate_patches_numpy(
     source = as_floats(maps, "maps")
     out = np.empty((source.shape[0], *size), source.dtype)
     threads = _kernels.num_threads(num_threads)
-    _kernels.cpu.aggregate_patches(_volume(source, 2), _triple(grid), _volume(out, 1), threads)
+    _kernels.cpu.aggregate_patches(volume(source, 2), triple(grid), volume(out, 1), threads)
     return out
 
 
@@ -236,14 +237,3 @@ def patch_offset(patch_size: int, cells: int, number: int) -> int:
 
 def _whole(cells: Sequence[int], grid: Sequence[int]) -> list[int]:
     return [m + g - 1 for m, g in zip(cells, grid, strict=True)]
-
-
-def _triple(values: Sequence[int]) -> tuple[int, int, int]:
-    """One number for each of z, y, x."""
-    z, y, x = [1] * (3 - len(values)) + list(values)
-    return (z, y, x)
-
-
-def _volume(array: npt.NDArray[Any], leading: int) -> npt.NDArray[Any]:
-    """A view with the axes z, y, x after the leading ones."""
-    return array.reshape(*array.shape[:leading], -1, *array.shape[-2:])

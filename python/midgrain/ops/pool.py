@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from midgrain import _kernels
-from midgrain.ops.arrays import as_floats, as_int32, as_pair, is_torch, wrap_like
+from midgrain.ops.arrays import as_floats, as_int32, as_pair, is_integral, is_torch, wrap_like
 from midgrain.ops.checks import check_int
 from midgrain.ops.device_arrays import takes_device_arrays
 
@@ -212,11 +212,7 @@ def _checked_arrays(first: Any, second: Any, names: tuple[str, str]) -> tuple[An
 
 def _count_labels(labels: Any) -> int:
     """The largest label + 1."""
-    if is_torch(labels):
-        integer = not (labels.is_floating_point() or labels.is_complex() or str(labels.dtype) == "torch.bool")
-    else:
-        integer = labels.dtype.kind in "iu"
-    if not integer:
+    if not (is_integral(labels) if is_torch(labels) else labels.dtype.kind in "iu"):
         raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
     # torch lacks max for some unsigned types.
     largest = int((labels.long() if is_torch(labels) else labels).max())

@@ -14,7 +14,9 @@ from midgrain.ops import slic_image_numpy
 from midgrain.ops.arrays import (
     as_numpy,
     is_torch,
+    plain,
     require_dense,
+    require_real,
     require_same_device,
     require_same_kind,
     wrap_like,
@@ -23,7 +25,6 @@ from midgrain.ops.checks import (
     check_compactness,
     check_int,
     check_positive,
-    check_real_dtype,
     check_spacing,
 )
 from midgrain.ops.device_arrays import takes_device_arrays
@@ -107,7 +108,6 @@ def slic_image(
     check_positive(min_size_factor, "min_size_factor", zero=True)
     size = min_superpixel_size(math.prod(spatial), n_segments, min_size_factor) if enforce_connectivity else 0
     steps = list(check_spacing(spacing, len(spatial)))
-    n_segments, max_num_iter = int(n_segments), int(max_num_iter)
     threads = _kernels.check_threads(num_threads)
     arguments = (int(n_segments), int(max_num_iter), steps)
     is_on_cuda = _is_on_cuda(caller)
@@ -143,7 +143,7 @@ def _view(array: Any, name: str) -> Any:
     if not _is_on_cuda(array):
         return as_numpy(array, name)
     require_dense(array, name)
-    return array.detach().resolve_conj().resolve_neg()
+    return plain(array)
 
 
 def _moved(array: Any, source: int, destination: int) -> Any:
@@ -156,7 +156,7 @@ def _is_contiguous(array: Any) -> bool:
 
 def _channels_first(image: Any, channel_axis: int | None) -> Any:
     """Views the image as [C, H, W] or [C, T, H, W]."""
-    _check_real(image, "image")
+    require_real(image, "image")
     shape = [int(n) for n in image.shape]
     if 0 in shape:
         raise ValueError(f"image: expected at least one pixel, got shape {shape}")
@@ -180,18 +180,11 @@ def _channels_first(image: Any, channel_axis: int | None) -> Any:
 
 
 def _checked_gradient(gradient: Any) -> Any:
-    _check_real(gradient, "gradient")
+    require_real(gradient, "gradient")
     shape = [int(n) for n in gradient.shape]
     if len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(f"gradient: expected [H, W] or [T, H, W] with at least one pixel, got shape {shape}")
     return gradient
-
-
-def _check_real(array: Any, name: str) -> None:
-    if not is_torch(array):
-        check_real_dtype(array, name)
-    elif array.is_complex():
-        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
 
 
 def _spatial_shape(pixels: Any, slope: Any) -> list[int]:

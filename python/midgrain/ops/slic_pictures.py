@@ -20,6 +20,7 @@ from midgrain.ops.checks import (
     check_spacing,
 )
 from midgrain.ops.device_arrays import takes_device_arrays
+from midgrain.ops.shapes import labels_shape, volume
 from midgrain.ops.slic import min_superpixel_size
 
 __all__ = ["slic_pictures", "slic_pictures_numpy"]
@@ -152,26 +153,19 @@ def slic_pictures_numpy(
     num_threads: int | None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """`slic_pictures` on checked arguments: spacing as (z, y, x), min_size 0 for raw labels."""
-    volume, maps = None, None
-    shape: tuple[int, ...] = ()
+    pictures = maps = None
     if images is not None:
         if images.dtype != np.uint8 and images.dtype.kind != "f":
             raise TypeError(f"images: expected uint8 or floats, got dtype {images.dtype}")
-        volume = contiguous(images, np.uint8) if images.dtype == np.uint8 else as_float32(images)
-        if channel_axis == 1:
-            shape = (images.shape[0], *images.shape[2:])
-            volume = volume.reshape(shape[0], 3, -1, *shape[-2:])
-        else:
-            shape = images.shape[:-1]
-            volume = volume.reshape(shape[0], -1, *shape[-2:], 3)
+        axes = (2, 0) if channel_axis == 1 else (1, 1)
+        pictures = volume(contiguous(images, np.uint8) if images.dtype == np.uint8 else as_float32(images), *axes)
     if gradient is not None:
         check_real_dtype(gradient, "gradient")
-        shape = gradient.shape
-        maps = _gradient_float32(gradient).reshape(shape[0], -1, *shape[-2:])
-    labels = np.empty((shape[0], math.prod(shape[1:-2]), *shape[-2:]), np.int32)
-    counts = np.empty(shape[0], np.int32)
+        maps = volume(_gradient_float32(gradient), 1)
+    shape = labels_shape(images, gradient, channel_axis)
+    labels, counts = np.empty(shape, np.int32), np.empty(shape[0], np.int32)
     _kernels.cpu.slic_pictures(
-        volume,
+        pictures,
         channel_axis != 1,
         std,
         mean,
@@ -181,11 +175,11 @@ def slic_pictures_numpy(
         max_num_iter,
         spacing,
         min_size,
-        labels,
+        volume(labels, 1),
         counts,
         _kernels.num_threads(num_threads),
     )
-    return labels.reshape(shape), counts
+    return labels, counts
 
 
 def _gradient_float32(gradient: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from midgrain import _kernels
-from midgrain.ops.arrays import require_same_device
+from midgrain.ops.arrays import is_integral, plain, require_real, require_same_device
 from midgrain.ops.color import check_picture_shape
 from midgrain.ops.deferred import report
+from midgrain.ops.shapes import labels_shape, triple, volume
 
 __all__ = [
     "aggregate_patches",
@@ -86,25 +87,18 @@ def _status(items: int, like: Tensor) -> Tensor:
     return torch.empty(items, dtype=torch.int32, device=like.device)
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().resolve_conj().resolve_neg()
-
-
-def _check_real(tensor: Tensor, name: str) -> None:
-    if tensor.is_complex():
-        raise TypeError(f"{name}: expected real numbers, got dtype {tensor.dtype}")
-
-
 def _as_float32(tensor: Tensor) -> Tensor:
     """Contiguous float32. Values beyond float32 become infinite, which the kernels refuse."""
-    return _plain(tensor).to(torch.float32).contiguous()
+    narrow: Tensor = plain(tensor).to(torch.float32).contiguous()
+    return narrow
 
 
 def _as_floats(tensor: Tensor, name: str) -> Tensor:
     """Contiguous float32 for floats of up to 32 bits, else float64."""
-    _check_real(tensor, name)
+    require_real(tensor, name)
     is_single = tensor.is_floating_point() and tensor.dtype.itemsize <= 4
-    return _plain(tensor).to(torch.float32 if is_single else torch.float64).contiguous()
+    floats: Tensor = plain(tensor).to(torch.float32 if is_single else torch.float64).contiguous()
+    return floats
 
 
 def _as_labels(tensor: Tensor) -> Tensor:
@@ -118,18 +112,8 @@ def _as_labels(tensor: Tensor) -> Tensor:
 
 
 def _check_integers(labels: Tensor) -> None:
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if not is_integral(labels):
         raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
-
-
-def _triple(values: Sequence[int]) -> tuple[int, int, int]:
-    z, y, x = [1] * (3 - len(values)) + [int(value) for value in values]
-    return (z, y, x)
-
-
-def _volume(tensor: Tensor, leading: int) -> Tensor:
-    """A view with the axes z, y, x after the leading ones."""
-    return tensor.reshape(*tensor.shape[:leading], -1, *tensor.shape[-2:])
 
 
 def _slic_error(name: str) -> Callable[[list[int]], Exception]:
@@ -156,16 +140,16 @@ def slic(
     num_threads: int | None,
 ) -> tuple[Tensor, Tensor]:
     """See `midgrain.ops.slic.slic_numpy`."""
-    _check_real(features, "features")
-    volume = _volume(_as_float32(features), 2)
-    items, channels, *dims = volume.shape
+    require_real(features, "features")
+    source = volume(_as_float32(features), 2)
+    items, channels, *dims = source.shape
     labels = torch.empty([items, *dims], dtype=torch.int32, device=features.device)
     counts, status = _status(items, features), _status(items, features)
     pairs = None if ranges is None else list(zip(ranges[::2], ranges[1::2], strict=True))
     size = (items, channels, tuple(dims), n_segments, spacing, min_size, pairs is not None)
     workspace = _workspace("slic", features, *size)
     _call(
-        *("slic", features, volume, weights, pairs, n_segments, max_num_iter, spacing, min_size),
+        *("slic", features, source, weights, pairs, n_segments, max_num_iter, spacing, min_size),
         *(labels, counts, status, workspace),
     )
     report(status, _slic_error("features"))
@@ -187,35 +171,29 @@ def slic_pictures(
 ) -> tuple[Tensor, Tensor]:
     """See `midgrain.ops.slic_pictures.slic_pictures_numpy`."""
     require_same_device(images=images, gradient=gradient)
-    volume = maps = None
-    shape: list[int] = []
+    pictures = maps = None
     if images is not None:
-        volume = _as_picture(images, "images")
-        if channel_axis == 1:
-            shape = [images.shape[0], *images.shape[2:]]
-            volume = volume.reshape(shape[0], 3, -1, *shape[-2:])
-        else:
-            shape = list(images.shape[:-1])
-            volume = volume.reshape(shape[0], -1, *shape[-2:], 3)
+        axes = (2, 0) if channel_axis == 1 else (1, 1)
+        pictures = volume(_as_picture(images, "images"), *axes)
     if gradient is not None:
-        shape = list(gradient.shape)
-        maps = _gradient_float32(gradient).reshape(shape[0], -1, *shape[-2:])
+        maps = volume(_gradient_float32(gradient), 1)
     like = images if images is not None else gradient
     assert like is not None
-    items, dims = shape[0], _triple(shape[1:])
+    items, *shape = labels_shape(images, gradient, channel_axis)
+    dims = triple(shape)
     labels = torch.empty([items, *dims], dtype=torch.int32, device=like.device)
     counts, status = _status(items, like), _status(items, like)
     workspace = _workspace(
-        *("slic_pictures", like, items, dims, volume is not None, maps is not None),
+        *("slic_pictures", like, items, dims, pictures is not None, maps is not None),
         *(n_segments, spacing, min_size),
     )
     _call(
-        *("slic_pictures", like, volume, channel_axis != 1, std, mean, maps, weights, n_segments, max_num_iter),
+        *("slic_pictures", like, pictures, channel_axis != 1, std, mean, maps, weights, n_segments, max_num_iter),
         *(spacing, min_size, labels, counts, status, workspace),
     )
     both = images is not None and gradient is not None
     report(status, _slic_error("images, gradient" if both else "images" if gradient is None else "gradient"))
-    return labels.reshape(shape), counts
+    return labels.reshape(items, *shape), counts
 
 
 def _as_picture(picture: Tensor, name: str) -> Tensor:
@@ -228,10 +206,10 @@ def _as_picture(picture: Tensor, name: str) -> Tensor:
 
 def _gradient_float32(gradient: Tensor) -> Tensor:
     """float32 as it is; anything wider times a power of two per item, so that no value overflows or vanishes."""
-    _check_real(gradient, "gradient")
+    require_real(gradient, "gradient")
     if gradient.dtype == torch.float32 or gradient.dtype.itemsize <= 2:
         return _as_float32(gradient)
-    values = _plain(gradient).to(torch.float64)
+    values = plain(gradient).to(torch.float64)
     largest = values.abs().flatten(1).amax(1)
     report(~torch.isfinite(largest), lambda _: ValueError("gradient: expected finite values, got NaN or infinity"))
     return _as_float32(values * power_of_two(largest).reshape(-1, *[1] * (values.ndim - 1)))
@@ -251,11 +229,11 @@ def enforce_connectivity(labels: Tensor, min_size: int, num_threads: int | None)
     if labels.dtype.itemsize >= 4 and labels.dtype != torch.int32:
         changed = (narrow.to(torch.int64) != labels.detach().to(torch.int64)).any()
         report(changed, lambda _: ValueError("labels: expected values that fit int32"))
-    volume = _volume(narrow, 1)
-    items, *dims = volume.shape
-    out, counts = torch.empty_like(volume), _status(items, labels)
+    source = volume(narrow, 1)
+    items, *dims = source.shape
+    out, counts = torch.empty_like(source), _status(items, labels)
     workspace = _workspace("enforce_connectivity", labels, items, tuple(dims))
-    _call("enforce_connectivity", labels, volume, min_size, out, counts, workspace)
+    _call("enforce_connectivity", labels, source, min_size, out, counts, workspace)
     return out.reshape(labels.shape), counts
 
 
@@ -330,8 +308,8 @@ def extract_patches(
         [source.shape[0], count, source.shape[1], *patch_size], dtype=source.dtype, device=images.device
     )
     _call(
-        *("extract_patches", images, _volume(source, 2), _triple(cells), _triple(grid), _triple(size), start),
-        _volume(patches, 3),
+        *("extract_patches", images, volume(source, 2), triple(cells), triple(grid), triple(size), start),
+        volume(patches, 3),
     )
     return patches
 
@@ -349,12 +327,12 @@ def extract_patches_backward(
     source = _as_floats(patches, "patches")
     items, channels = source.shape[0], source.shape[2]
     images = torch.empty([items, channels, *image_size], dtype=source.dtype, device=patches.device)
-    layout = (_triple(cells), _triple(grid))
-    patch = _triple(source.shape[3:])
-    workspace = _workspace("extract_patches_backward", patches, items, channels, _triple(image_size), patch, *layout)
+    layout = (triple(cells), triple(grid))
+    patch = triple(source.shape[3:])
+    workspace = _workspace("extract_patches_backward", patches, items, channels, triple(image_size), patch, *layout)
     _call(
-        *("extract_patches_backward", patches, _volume(source, 3), *layout, _triple(size), start),
-        *(_volume(images, 2), workspace),
+        *("extract_patches_backward", patches, volume(source, 3), *layout, triple(size), start),
+        *(volume(images, 2), workspace),
     )
     return images
 
@@ -363,5 +341,5 @@ def aggregate_patches(maps: Tensor, grid: Sequence[int], size: Sequence[int], nu
     """See `midgrain.ops.patches.aggregate_patches_numpy`."""
     source = _as_floats(maps, "maps")
     out = torch.empty([source.shape[0], *size], dtype=source.dtype, device=maps.device)
-    _call("aggregate_patches", maps, _volume(source, 2), _triple(grid), _volume(out, 1))
+    _call("aggregate_patches", maps, volume(source, 2), triple(grid), volume(out, 1))
     return out

@@ -20,6 +20,7 @@ from midgrain.ops.patches import (
     extract_patches_numpy,
 )
 from midgrain.ops.pool import paint_numpy, pool_numpy
+from midgrain.ops.shapes import labels_shape
 from midgrain.ops.slic import enforce_connectivity_numpy, slic_numpy
 from midgrain.ops.slic_pictures import slic_pictures_numpy
 
@@ -144,13 +145,10 @@ def _slic_fake(features: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 def _slic_pictures_fake(
     images: Tensor | None, gradient: Tensor | None, channel_axis: int, *_: Any
 ) -> tuple[Tensor, Tensor]:
-    if images is not None:
-        shape = [images.shape[0], *(images.shape[2:] if channel_axis == 1 else images.shape[1:-1])]
-        return images.new_empty(shape, dtype=torch.int32), images.new_empty([shape[0]], dtype=torch.int32)
-    assert gradient is not None
-    return gradient.new_empty(gradient.shape, dtype=torch.int32), gradient.new_empty(
-        [gradient.shape[0]], dtype=torch.int32
-    )
+    like = images if images is not None else gradient
+    assert like is not None
+    shape = labels_shape(images, gradient, channel_axis)
+    return like.new_empty(shape, dtype=torch.int32), like.new_empty(shape[:1], dtype=torch.int32)
 
 
 @torch.library.register_fake("midgrain::enforce_connectivity")

@@ -16,6 +16,7 @@ from midgrain.driver import Target
 from midgrain.explainer_base import check_scores, to_uint8
 from midgrain.explanation import Explanation
 from midgrain.network.altered import copies_at_once
+from midgrain.ops.arrays import is_integral
 from midgrain.ops.checks import check_int
 from midgrain.regions.base import RegionExplainer, painted, pooled
 from midgrain.regions.superpixels import SlicOptions, SuperpixelChoice
@@ -185,6 +186,6 @@ def _per_clip(target: Target, batch: int) -> list[Any]:
         raise TypeError(f"target: expected a class, one per clip or a callable, got {type(target).__name__}") from error
     if list(classes.shape) not in ([], [batch]):
         raise ValueError(f"target: expected one class per clip ([{batch}]), got shape {list(classes.shape)}")
-    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+    if not is_integral(classes):
         raise TypeError(f"target: expected integers, got dtype {classes.dtype}")
     return [int(each) for each in classes.expand(batch)]
