@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -58,10 +59,14 @@ class GuidedReLUs:
         Hooks on the ReLUs' graph nodes cost next to nothing and work on whichever thread runs the backward pass.
         Nodes that hide operators (checkpointing, custom functions) need every operator looked at instead.
         """
-        nodes = list(_graph(score))
-        if any(_is_opaque(node) for node in nodes):
-            return _GuidedOperators(self)
-        return self._guided_nodes([node for node in nodes if node.name().startswith(_RELU_NODES)])
+        relus = []
+        for node in _graph(score):
+            name = node.name()
+            if _is_opaque(name) or isinstance(node, BackwardCFunction):
+                return _GuidedOperators(self)
+            if name.startswith(_RELU_NODES):
+                relus.append(node)
+        return self._guided_nodes(relus)
 
     def check_any(self, method: str) -> None:
         """Raises ValueError where the backward pass met no ReLU."""
@@ -73,16 +78,19 @@ class GuidedReLUs:
 
     @contextmanager
     def _guided_nodes(self, relus: list[Any]) -> Iterator[None]:
-        handles = [relu.register_prehook(self._positive_part) for relu in relus]
+        handles = [relu.register_hook(self._keep_positive) for relu in relus]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _positive_part(self, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    def _keep_positive(self, inner: tuple[Tensor | None, ...], outer: tuple[Tensor | None, ...]) -> None:
+        """The positive part of what the ReLU has just passed on: the same as of what came in, which it may share."""
         self.met += 1
-        return tuple(None if gradient is None else gradient.clamp(min=0) for gradient in gradients)
+        for gradient in inner:
+            if gradient is not None:
+                gradient.clamp_(min=0)
 
 
 class _GuidedOperators(TorchDispatchMode):
@@ -103,8 +111,10 @@ class _GuidedOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _is_opaque(node: Any) -> bool:
-    return isinstance(node, BackwardCFunction) or any(name in node.name() for name in _OPAQUE_NODES)
+# Networks have hundreds of nodes of a few kinds.
+@functools.cache
+def _is_opaque(name: str) -> bool:
+    return any(opaque in name for opaque in _OPAQUE_NODES)
 
 
 def _graph(score: Tensor) -> Iterator[Any]:
