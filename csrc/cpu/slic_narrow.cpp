@@ -194,6 +194,7 @@ void NarrowClustering::pack(Share tile_rows, Worker& worker) {
             const auto first = static_cast<std::int32_t>((cell_z * geometry_.cells.y + cell_y) * geometry_.cells.x);
             std::int32_t* labels = labels_ + (tile_row * grid_.tiles_x * kTileRows + r) * grid_.lanes;
             for (std::int64_t x = 0; x < padded; x += grid_.lanes, labels += kTileRows * grid_.lanes) {
+                __builtin_prefetch(labels + grid_.lanes, 1);
                 for (int i = 0; i < grid_.lanes; ++i) labels[i] = first + cell[x + i];
             }
             const bool ends =

@@ -61,6 +61,8 @@ bool pack_row(PackChannel& even, PackChannel* odd, std::int64_t n, int shift, st
     for (std::int64_t i = 0; i < n; i += kLanes, out += tile_words) {
         const Signed low = quantise(even, load_pixels(even.values, i, n), even.column_sums + i, first);
         const Signed high = quantise(*odd, load_pixels(odd->values, i, n), odd->column_sums + i, second);
+        // The tile's next row: hardware does not foresee so long steps.
+        __builtin_prefetch(out + 2 * kLanes, 1);
         store(out, (((Unsigned)low << shift) & 0xFFFFu) | (Unsigned)high << (shift + 16));
     }
     const bool finite = end(even, first);
