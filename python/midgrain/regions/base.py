@@ -11,7 +11,14 @@ from torch import Tensor
 from midgrain import ops
 from midgrain.explainer_base import Explainer
 from midgrain.ops.deferred import is_captured
-from midgrain.regions.superpixels import Pictures, Segmentation, SlicOptions, SuperpixelChoice, Superpixels
+from midgrain.regions.superpixels import (
+    Pictures,
+    Segmentation,
+    SlicOptions,
+    SuperpixelChoice,
+    Superpixels,
+    threads_after_network,
+)
 
 __all__ = ["RegionExplainer", "painted", "pooled"]
 
@@ -74,7 +81,9 @@ def pooled(maps: Tensor, segments: Segmentation, reduce: str) -> Tensor:
     """
     n_max = _region_count(segments)
     labels = segments.labels
-    scores: Tensor = ops.pool(maps.to(labels.device), labels, reduce, n=n_max, spatial_dims=maps.ndim - 1)
+    threads = threads_after_network(labels.numel())
+    values = maps.to(labels.device)
+    scores: Tensor = ops.pool(values, labels, reduce, n=n_max, spatial_dims=maps.ndim - 1, num_threads=threads)
     return scores.masked_fill(_beyond_counts(segments, n_max), torch.nan).to(maps.device)
 
 
@@ -82,7 +91,8 @@ def painted(scores: Tensor, segments: Segmentation) -> Tensor:
     """Region scores [B, n_max] back to pixels: [B, *S] on the scores' device."""
     labels = segments.labels
     values = scores.to(labels.device).masked_fill(_beyond_counts(segments, scores.shape[1]), 0.0)
-    heatmap: Tensor = ops.paint(values, labels, spatial_dims=labels.ndim - 1)
+    threads = threads_after_network(labels.numel())
+    heatmap: Tensor = ops.paint(values, labels, spatial_dims=labels.ndim - 1, num_threads=threads)
     return heatmap.to(scores.device)
 
 

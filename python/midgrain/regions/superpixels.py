@@ -16,7 +16,14 @@ from midgrain.ops.arrays import kernel_device
 from midgrain.ops.checks import check_compactness, check_int, check_positive
 from midgrain.regions.segmentations import SEGMENTATIONS
 
-__all__ = ["Pictures", "Segmentation", "SlicOptions", "SuperpixelChoice", "Superpixels"]
+__all__ = [
+    "Pictures",
+    "Segmentation",
+    "SlicOptions",
+    "SuperpixelChoice",
+    "Superpixels",
+    "threads_after_network",
+]
 
 #: "image", "gradient", "image+gradient"; "quickshift", "felzenszwalb"; labels [*S] or [B, *S]; or a callable from
 #: one picture, uint8 RGB [H, W, 3] or [T, H, W, 3], to integer labels.
@@ -26,11 +33,19 @@ _SOURCES = ("image", "gradient", "image+gradient")
 _OTHER_NAMES = {"slic-i": "image", "slic-g": "gradient", "slic-ig": "image+gradient"}
 # Thesis defaults: 3.6.7 for images of 224 x 224, 4.4 for clips of 16 x 112 x 112.
 _DEFAULT_COUNT = {2: 300, 3: 120}
-# Pixels of a batch below which one thread makes the superpixels: for some milliseconds after the network's last
-# operation torch's own threads keep the other cores busy waiting for the next one.
+# Pixels of a batch from which on more than one thread pays after a network.
 _PIXELS_FOR_THREADS = 1 << 20
 # Small pictures get fewer superpixels by default, so that each has some pixels to average over.
 _MIN_DEFAULT_PIXELS = 16
+
+
+def threads_after_network(pixels: int) -> int | None:
+    """The `num_threads` of a kernel that works on so many pixels just after a network.
+
+    For some milliseconds after its last operation torch's own threads keep the other cores busy waiting for the next
+    one: two threads then take 2 to 4 times as long as one for a picture.
+    """
+    return 1 if pixels < _PIXELS_FOR_THREADS else None
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,7 @@ class Superpixels:
             max_num_iter=options.max_num_iter,
             spacing=options.spacing,
             min_size_factor=options.min_size_factor,
-            num_threads=1 if x[:, 0].numel() < _PIXELS_FOR_THREADS else None,
+            num_threads=threads_after_network(x[:, 0].numel()),
         )
         limit = ops.max_superpixels(math.prod(x.shape[2:]), n_segments, options.min_size_factor)
         return Segmentation(labels, counts, limit)
