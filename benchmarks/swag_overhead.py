@@ -77,9 +77,9 @@ def main() -> None:
         arguments,
         {"SWAG beside the network's own passes": rows},
         [
-            f"Medians over the pictures of each one's fastest run; what SWAG does outside the network's passes, the "
-            f"clamping of gradients on their way back being part of them, is timed run by run; {torch.get_num_threads()} threads for the network "
-            "and for midgrain."
+            "Medians over the pictures of each one's fastest run. What SWAG does outside the network's passes is timed "
+            "run by run; the clamping of gradients on their way back is part of the passes.",
+            f"{torch.get_num_threads()} threads for the network and for midgrain.",
         ],
     )
 
