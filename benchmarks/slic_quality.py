@@ -71,6 +71,13 @@ def features_of(picture: np.ndarray, weight: float, *, gradient: bool = False) -
     return Features(np.concatenate([lab, scaled[None]]), [*LAB_RANGES, (0.0, 100 * scale)], weight)
 
 
+def dithered(picture: np.ndarray, weight: float) -> Features:
+    """Colours of the same picture before it was rounded to bytes, as far as anybody can know."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, picture.shape)
+    unit = np.clip((picture + noise) / 255, 0.0, 1.0).astype(np.float32)
+    return Features(mg.ops.rgb_to_lab(np.moveaxis(unit, -1, 0)[None])[0], list(LAB_RANGES), weight)
+
+
 def ours(features: Features, wanted: int, *, connected: bool = True, smallest: float = 0.5) -> np.ndarray:
     """Labels by midgrain."""
     labels, _ = mg.ops.slic(
@@ -268,6 +275,10 @@ def agreement(
         assert np.array_equal(raw, twin), "labels are not those of the definition"
     textbook = slic_textbook(volume, weights, wanted, ITERATIONS)
     ratio = squared_distances(features, raw, wanted) / squared_distances(features, textbook, wanted)
+    again = None
+    if not gradient:
+        other = slic_textbook(dithered(photo, weight).volume, weights, wanted, ITERATIONS)
+        again = float((other == textbook).mean())
     return {
         "photograph": name,
         "shape": list(photo.shape[:-1]),
@@ -276,6 +287,7 @@ def agreement(
         "compactness": weight,
         "equal labels": float((raw == textbook).mean()),
         "objective / float64 - 1": ratio - 1,
+        "equal labels, float64 with the picture's rounding undone": again,
     }
 
 
@@ -297,6 +309,8 @@ def agreement_rows(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for group in order:
         equal = [run["equal labels"] for run in groups[group]]
+        name = "equal labels, float64 with the picture's rounding undone"
+        again = [run[name] for run in groups[group] if run[name] is not None]
         excess = [100 * run["objective / float64 - 1"] for run in groups[group]]
         rows.append(
             {
@@ -304,6 +318,8 @@ def agreement_rows(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "runs": len(equal),
                 "equal labels, mean": f"{np.mean(equal):.2%}",
                 "worst": f"{min(equal):.2%}",
+                "float64 before rounding to bytes, mean": f"{np.mean(again):.2%}" if again else "",
+                "worst of it": f"{min(again):.2%}" if again else "",
                 "objective against float64, mean [%]": f"{np.mean(excess):+.3f}",
                 "worst [%]": f"{max(excess):+.3f}",
                 "best [%]": f"{min(excess):+.3f}",
