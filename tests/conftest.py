@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 
 import numpy as np
@@ -48,6 +49,14 @@ def instruction_set(request: pytest.FixtureRequest):
     _cpu.select_instruction_set(request.param)
     yield request.param
     _cpu.select_instruction_set(before)
+
+
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt here, and ends what is started; shells have their background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -202,6 +202,7 @@ def test_the_command_plays_a_film_to_its_end(command, film) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("interruptible")
 def test_the_command_ends_cleanly_when_it_is_asked_to(film, number) -> None:
     command = [sys.executable, "-m", "midgrain", "live", str(film), "--port", "0", "--json", "--host", "0.0.0.0"]
     command += ["-m", "test_live_stream:small_net", "--method", "gradcam", "--alpha", "0.25", "--target", "green"]
@@ -225,6 +226,8 @@ def test_the_command_ends_cleanly_when_it_is_asked_to(film, number) -> None:
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
+        process.stderr.close()
     assert process.returncode == 0, err
     report = json.loads(out)
     assert report["ended"] == "stopped"

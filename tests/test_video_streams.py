@@ -191,6 +191,7 @@ def test_stopping_writes_what_is_explained() -> None:
     assert report.written == len(shown) >= 10
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_a_file_that_plays(tmp_path) -> None:
     out = tmp_path / "out.mp4"
 
