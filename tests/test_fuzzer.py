@@ -39,17 +39,28 @@ def run(tmp_path: Path, *arguments: str) -> str:
     return said
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def needs_clang() -> None:
     if compiler() is None:
         pytest.skip("needs CMake and a clang++ with libFuzzer")
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_the_sources_are_sound():
+    sources = map(str, sorted((ROOT / "tests" / "fuzz").glob("*.cpp")))
+    command = ["g++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Wshadow", "-Werror", f"-I{ROOT / 'csrc'}"]
+    done = subprocess.run([*command, *sources], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("needs_clang")
 def test_a_thousand_inputs(tmp_path):
     said = run(tmp_path, "--runs", "1000", "--seed", "1")
     assert "stat::number_of_executed_units: 1000" in said
 
 
+@pytest.mark.usefixtures("needs_clang")
 def test_a_build_of_other_sources_is_made_anew(tmp_path):
     made = tmp_path / "build"
     made.mkdir()
@@ -59,5 +70,6 @@ def test_a_build_of_other_sources_is_made_anew(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("needs_clang")
 def test_inputs_for_a_quarter_of_an_hour(tmp_path):
     run(tmp_path, "--seconds", "900")
