@@ -39,6 +39,7 @@ COUNTS = (50, 100, 300, 1000, 2000)
 SIDES = (112, 224)
 GRADIENT_COMPACTNESS = 9.0
 LEAST_PIXELS = 16  # per superpixel, in the sweep
+UNROUNDED = "equal labels, float64 with the picture's rounding undone"
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def agreement(
         "compactness": weight,
         "equal labels": float((raw == textbook).mean()),
         "objective / float64 - 1": ratio - 1,
-        "equal labels, float64 with the picture's rounding undone": again,
+        UNROUNDED: again,
     }
 
 
@@ -309,8 +310,7 @@ def agreement_rows(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for group in order:
         equal = [run["equal labels"] for run in groups[group]]
-        name = "equal labels, float64 with the picture's rounding undone"
-        again = [run[name] for run in groups[group] if run[name] is not None]
+        again = [run[UNROUNDED] for run in groups[group] if run[UNROUNDED] is not None]
         excess = [100 * run["objective / float64 - 1"] for run in groups[group]]
         rows.append(
             {

@@ -55,6 +55,7 @@ def row(case: str, network: Any, shape: tuple[int, ...], seconds: float) -> dict
 
     times = race({"plain": forward_backward, "guided": guided, "swag": timed_swag}, inputs, seconds)
     plain, guided_ms, swag_ms = (summary(times[name], len(inputs)) for name in ("plain", "guided", "swag"))
+    outside = 1000 * statistics.median(own)
     return {
         "network": case,
         "forward + backward [ms]": plain["fastest"],
@@ -63,8 +64,8 @@ def row(case: str, network: Any, shape: tuple[int, ...], seconds: float) -> dict
         "10 % .. 90 % of runs": f"{swag_ms['p10']:.3g} .. {swag_ms['p90']:.3g}",
         "runs": swag_ms["runs"],
         "swag-ig / plain": swag_ms["fastest"] / plain["fastest"],
-        "outside the network, median [ms]": 1000 * statistics.median(own),
-        "of plain's median [%]": 100 * 1000 * statistics.median(own) / plain["median"],
+        "outside the network, median [ms]": outside,
+        "of plain's median [%]": 100 * outside / plain["median"],
     }
 
 

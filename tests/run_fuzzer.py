@@ -56,7 +56,9 @@ def configure(compiler: str, made: Path) -> None:
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]
-    if made.exists() and subprocess.run(command, capture_output=True, check=False).returncode != 0:
+    if made.exists():
+        if subprocess.run(command, check=False).returncode == 0:
+            return
         shutil.rmtree(made)
     subprocess.run(command, check=True)
 

@@ -49,9 +49,12 @@ bool end(PackChannel& channel, const Gathered& gathered) {
 
 bool pack_row(PackChannel& even, PackChannel* odd, std::int64_t n, int shift, std::int64_t tile_words,
               std::int32_t* out) {
+    // Each tile's next row is asked for: hardware does not foresee so long steps.
+    const std::int64_t next_row = tile_words / kTileRows;
     Gathered first = begin(even);
     if (odd == nullptr) {
         for (std::int64_t i = 0; i < n; i += kLanes, out += tile_words) {
+            __builtin_prefetch(out + next_row, 1);
             const Signed q = quantise(even, load_pixels(even.values, i, n), even.column_sums + i, first);
             store(out, ((Unsigned)q << shift) & 0xFFFFu);
         }
@@ -61,8 +64,7 @@ bool pack_row(PackChannel& even, PackChannel* odd, std::int64_t n, int shift, st
     for (std::int64_t i = 0; i < n; i += kLanes, out += tile_words) {
         const Signed low = quantise(even, load_pixels(even.values, i, n), even.column_sums + i, first);
         const Signed high = quantise(*odd, load_pixels(odd->values, i, n), odd->column_sums + i, second);
-        // The tile's next row: hardware does not foresee so long steps.
-        __builtin_prefetch(out + 2 * kLanes, 1);
+        __builtin_prefetch(out + next_row, 1);
         store(out, (((Unsigned)low << shift) & 0xFFFFu) | (Unsigned)high << (shift + 16));
     }
     const bool finite = end(even, first);

@@ -125,7 +125,7 @@ def _item_shape(images: Any, gradient: Any, channel_axis: int) -> list[int]:
         if len(full) not in (4, 5) or full[channel_axis] != 3:
             allowed = "[B, 3, (T,) H, W]" if channel_axis == 1 else "[B, (T,) H, W, 3]"
             raise ValueError(f"images: expected {allowed}, got shape {full}")
-        shape = [full[0], *(full[2:] if channel_axis == 1 else full[1:-1])]
+        shape = labels_shape(images, None, channel_axis)
         if min(shape) < 1:
             raise ValueError(f"images: expected no empty axis, got shape {full}")
     if gradient is not None:
