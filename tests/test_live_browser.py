@@ -24,7 +24,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
     *("--disable-dev-shm-usage", "--window-size=1200,1000"),
 )
-WAIT = 30.0
+WAIT = 60.0
 SIZE = (96, 160)
 pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs Chromium and chromedriver")
 PIXELS = """
@@ -140,7 +140,7 @@ def test_figures_and_texts_appear_and_nothing_in_them_runs(browser, page) -> Non
     assert (browser.text("dropped"), browser.text("rate"), browser.text("viewers")) == ("7", "25.0", "1")
     assert browser.text("skipped").isdecimal()
     browser.until(lambda: browser.text("windows")[0].isdecimal())
-    assert 1 < float(browser.text("windows")) < 6
+    assert 4 < float(browser.text("windows")) < 6  # Five, but for the one that falls inside or outside.
     assert browser.driver.title == "A stream of <stripes>"
     assert browser.find("title").text == "A stream of <stripes>"
     browser.until(lambda: "the camera <b>blinked</b>" in browser.find("notices").text)

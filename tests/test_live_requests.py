@@ -8,7 +8,6 @@ import io
 import itertools
 import json
 import socket
-import time
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,6 +20,7 @@ from midgrain.video import Broadcast, Controls, PageServer, StreamReport
 from viewers_for_tests import WAIT, ask, next_frame, next_text, run, viewer
 from viewers_for_tests import nothing_is_logged as nothing_is_logged
 from viewers_for_tests import page as page
+from waiting_for_tests import until
 
 
 def change(page, changes, **headers: str) -> tuple[int, dict]:
@@ -216,9 +216,7 @@ def test_mjpeg_is_parts_of_pictures(page) -> None:
 
 
 def test_the_snapshot_is_the_newest_frame(page) -> None:
-    until = time.monotonic() + WAIT
-    while page.broadcast.latest is None and time.monotonic() < until:
-        time.sleep(0.01)
+    until(lambda: page.broadcast.latest is not None)
     status, headers, body = ask(page, "/snapshot.jpg")
     assert (status, headers["Content-Type"]) == (200, "image/jpeg")
     assert np.asarray(Image.open(io.BytesIO(body))).shape == (96, 160, 3)

@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import threading
-import time
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,6 +19,7 @@ from midgrain.video import Broadcast, Controls, PageServer, StreamReport
 from viewers_for_tests import WAIT, ask, next_frame, next_text, open_frame, run, viewer
 from viewers_for_tests import nothing_is_logged as nothing_is_logged
 from viewers_for_tests import page as page
+from waiting_for_tests import until
 
 
 def test_frames_come_in_order_with_what_explains_them(page) -> None:
@@ -39,7 +39,7 @@ def test_frames_come_in_order_with_what_explains_them(page) -> None:
     assert picture.shape == (96, 160, 3)
     assert facts["target"]["label"] == "class 3"
     assert [each["label"] for each in facts["classes"]] == ["class 3", LABELS[10], "crane"]
-    assert 0 <= facts["latency"] < 5
+    assert 0 <= facts["latency"] < WAIT
     assert (facts["dropped"], facts["rate"], facts["method"]) == (7, 25.0, "swag-ig")
     assert any(np.abs(a.astype(int) - b).mean() > 5 for (_, a), (_, b) in itertools.pairwise(frames))
 
@@ -75,17 +75,15 @@ def test_a_stalled_viewer_costs_the_others_nothing() -> None:
             assert report["viewers"] == 3
             skipped = page.broadcast._viewers[0].skipped, page.broadcast._viewers[0].taken
             await stalled.close()
-            return a, b, skipped, page.feeder.written
+            return a, b, skipped
 
     with LivePage(rate=50.0, size=size) as page:
-        a, b, (skipped, taken), written = run(look(page))
-        assert page.feeder.longest < 1.0
-    # Those who read get nearly all frames, whatever the machine's speed: few are skipped at a time.
+        a, b, (skipped, taken) = run(look(page))
     assert a["number"] >= 39
     assert b["number"] >= 39
-    assert a["skipped"] + b["skipped"] < 0.5 * written
     assert taken <= 2
-    assert skipped >= 30
+    # What those who read were given, the stalled one was not.
+    assert max(a["skipped"], b["skipped"]) <= skipped - 30
 
 
 def test_what_a_stalled_viewer_holds_does_not_grow() -> None:
@@ -93,8 +91,8 @@ def test_what_a_stalled_viewer_holds_does_not_grow() -> None:
 
     async def look(page):
         async with viewer(page.url) as socket:
-            got = []
-            while page.feeder.written < 60:
+            got, before = [], page.feeder.written
+            while page.feeder.written < before + 60:
                 try:
                     async with asyncio.timeout(0.05):
                         message = await socket.receive()
@@ -102,15 +100,16 @@ def test_what_a_stalled_viewer_holds_does_not_grow() -> None:
                     continue
                 if message.type == aiohttp.WSMsgType.BINARY:
                     got.append(open_frame(message.data)[0])
+            written = page.feeder.written
             await socket.send_json({"ack": got[-1]["id"]})
             newest, _ = await next_frame(socket)
-            return got, newest, page.feeder.written
+            return got, newest, written
 
     with LivePage(rate=100.0) as page:
         got, newest, written = run(look(page))
     assert len(got) == 2
     # The newest wins: what it gets next is of now, not of when it fell asleep.
-    assert newest["number"] >= written - 5
+    assert newest["number"] >= written - 1
     assert newest["skipped"] >= 50
 
 
@@ -133,7 +132,7 @@ def test_a_paused_viewer_gets_no_frames_and_nothing_counts_as_skipped(page) -> N
 
     facts, skipped, before = run(look())
     assert facts["number"] >= before - 1
-    assert facts["skipped"] <= skipped + 2
+    assert facts["skipped"] - skipped <= facts["number"] - before + 1  # Only since it goes on.
 
 
 def test_a_viewer_that_vanishes_in_the_middle_of_a_frame() -> None:
@@ -152,20 +151,14 @@ def test_a_viewer_that_vanishes_in_the_middle_of_a_frame() -> None:
             linger = (1).to_bytes(4, "little") + bytes(4)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)  # It goes without a goodbye.
             connection.close()
-        until = time.monotonic() + WAIT
-        while page.broadcast.viewers and time.monotonic() < until:
-            time.sleep(0.02)
-        assert page.broadcast.viewers == 0
+        until(lambda: page.broadcast.viewers == 0)
         assert ask(page, "/report")[0] == 200
 
 
 def test_a_silent_viewer_is_let_go() -> None:
     async def look(page):
         async with viewer(page.url, autoping=False) as socket:
-            until = time.monotonic() + WAIT
-            while page.broadcast.viewers and time.monotonic() < until:
-                await asyncio.sleep(0.05)
-            assert page.broadcast.viewers == 0
+            await asyncio.to_thread(until, lambda: page.broadcast.viewers == 0)
             await socket.close()
 
     with LivePage(heartbeat=0.4) as page:

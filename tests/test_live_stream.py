@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 
@@ -22,6 +21,7 @@ import midgrain as mg
 from midgrain.clips import ClipPreprocess
 from midgrain.models import LoadedModel
 from midgrain.video import Controls, Settings
+from waiting_for_tests import until
 
 WAIT = 60.0
 WINDOW = 4
@@ -75,13 +75,6 @@ def change(live, **changes) -> dict:
     )
     with urllib.request.urlopen(request, timeout=WAIT) as answer:
         return json.load(answer)
-
-
-def until(holds) -> None:
-    end = time.monotonic() + WAIT
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_network_is_explained_and_follows_the_switches(frames) -> None:

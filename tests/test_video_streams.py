@@ -18,6 +18,7 @@ from midgrain.video import Controls, Settings, StreamStats, explain_frames, expl
 from midgrain.video.channels import Aborted, Channel
 from models_for_tests import one_thread  # noqa: F401
 from streams_for_tests import Told, our_threads
+from waiting_for_tests import until
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +39,9 @@ def test_channels_keep_order_and_wait() -> None:
     assert blocked.is_alive()
     assert len(channel) == 2
     reader.start()
-    blocked.join(5)
+    blocked.join(30)
     channel.finish()
-    reader.join(5)
+    reader.join(30)
     assert taken == [*range(50)]
 
 
@@ -58,7 +59,7 @@ def test_aborting_a_channel_wakes_both_sides() -> None:
     threads = [threading.Thread(target=put)]
     threads[0].start()
     channel.abort()
-    threads[0].join(5)
+    threads[0].join(30)
     assert woken == ["put"]
     with pytest.raises(Aborted):
         next(iter(channel))
@@ -199,7 +200,7 @@ def test_ctrl_c_leaves_a_file_that_plays(tmp_path) -> None:
         for number, pixels in enumerate(numbered_frames(1000)):
             if number == 200:
                 os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.001)
+            time.sleep(0.001 if number < 200 else 0.01)
             yield pixels
 
     with pytest.raises(KeyboardInterrupt):
@@ -210,42 +211,70 @@ def test_ctrl_c_leaves_a_file_that_plays(tmp_path) -> None:
 
 
 def test_a_live_source_drops_and_shows_the_newest() -> None:
-    told, shown = Told(0.05), []
+    shown: list = []
+    all_came = threading.Event()
 
-    def slow(frame) -> None:
+    class Slow(Told):
+        def __call__(self, frames, settings):
+            if len(self.windows) == 2:
+                assert all_came.wait(30)
+            return super().__call__(frames, settings)
+
+    def frames():
+        for number, pixels in enumerate(numbered_frames(60)):
+            until(lambda number=number: len(shown) > min(number - 5, 4))
+            yield pixels
+        all_came.set()
+
+    def sink(frame) -> None:
         shown.append(frame)
-        time.sleep(0.03)
+        if len(shown) == 5:
+            assert all_came.wait(30)
 
-    source = open_source(numbered_frames(60), rate=100, live=True)
-    assert source.live
-    report = explain_stream(source, told, slow, 4, 1)
+    told = Slow()
+    report = explain_stream(open_source(frames(), live=True), told, sink, 4, 1)
     assert report.frames == 60 == report.written + report.dropped
-    assert report.dropped > 10
     numbers = [each.explained.frame.number for each in shown]
     assert numbers == sorted(set(numbers))
     assert numbers[-1] == 59
+    # After the pause at the sink at most: one frame drawn, one on its way in, the newest.
+    assert 1 <= len(numbers[5:]) <= 3
     assert len(told.windows) < 30
     assert all(window == sorted(window) for window in told.windows)
-    # At most: one frame on its way in, one drawn, one at the sink.
-    assert report.latency.p95 < 0.5
+    assert told.windows[-1] == [56, 57, 58, 59]
     assert shown[0].explained.heat is None or shown[0].explained.target.index == 0
-    last = shown[-1].explained
-    assert last.target.index >= len(told.windows) - 3
 
 
-def test_a_fast_live_stream_drops_nothing() -> None:
+def one_at_a_time(count: int, shown: list, told: Told):
+    """Frames of which the next comes when the last has been shown and explained."""
+    for number, pixels in enumerate(numbered_frames(count)):
+        until(
+            lambda number=number: (
+                not number or (len(shown) == number and told.windows and told.windows[-1][-1] == number - 1)
+            )
+        )
+        yield pixels
+
+
+def test_a_live_stream_that_can_be_followed_drops_nothing() -> None:
     shown: list = []
-    report = explain_stream(open_source(numbered_frames(20), rate=40, live=True), Told(), shown, 4, 1)
-    assert report.frames == 20
-    assert report.written == 20 - report.dropped
-    assert report.dropped <= 2
+    told = Told()
+    report = explain_stream(open_source(one_at_a_time(20, shown, told), live=True), told, shown, 4, 1)
+    assert report.frames == 20 == report.written
+    assert report.dropped == 0
+
+
+def test_an_array_is_played_at_its_pace() -> None:
+    report = explain_stream(open_source(numbered_frames(20), rate=40, live=True), Told(), None, 4, 1)
+    assert report.frames == 20 == report.written + report.dropped
     assert report.seconds > 19 / 40
 
 
 def test_live_heat_is_of_the_nearest_sample() -> None:
     shown: list = []
-    source = open_source(numbered_frames(20), rate=50, live=True)
-    explain_stream(source, Told(), shown, 4, 1, draw=False)
+    told = Told()
+    source = open_source(one_at_a_time(20, shown, told), live=True)
+    explain_stream(source, told, shown, 4, 1, draw=False)
     explained = [each for each in shown if each.heat is not None]
     assert len(explained) > 10
     assert all(each.heat[0, 0] % 1000 == 3 for each in explained[-5:])

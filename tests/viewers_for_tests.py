@@ -17,7 +17,7 @@ from PIL import Image
 
 from live_for_tests import LivePage
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 @pytest.fixture

@@ -180,18 +180,18 @@ class Live {
     document.documentElement.dataset.shown = String(this.shown);
   }
 
-  // Over the latest ten seconds; a method that takes longer has no rate yet.
-  windowRate(windows) {
-    const now = performance.now() / 1000;
-    if (this.windows.length && windows < this.windows.at(-1)[1]) this.windows = [];
-    this.windows.push([now, windows]);
-    while (this.windows[0][0] < now - 10) this.windows.shift();
+  // Over the latest ten seconds of the stream's own clock: reports may come late, and several at once.
+  // A method that takes longer has no rate yet.
+  windowRate({ seconds, windows }) {
+    if (this.windows.length && seconds < this.windows.at(-1)[0]) this.windows = [];
+    this.windows.push([seconds, windows]);
+    while (this.windows[0][0] < seconds - 10) this.windows.shift();
     const [since, before] = this.windows[0];
-    return now - since > 1 ? ((windows - before) / (now - since)).toFixed(1) : NONE;
+    return seconds - since > 1 ? ((windows - before) / (seconds - since)).toFixed(1) : NONE;
   }
 
   report(report) {
-    show("windows", this.windowRate(report.windows));
+    show("windows", this.windowRate(report));
     show("viewers", String(report.viewers));
     show("dropped", String(report.dropped));
     show("skipped", String(report.viewer.skipped));
