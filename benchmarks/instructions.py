@@ -79,6 +79,9 @@ def cases() -> dict[str, Callable[[], None]]:
     for reduce in ("mean", "max", "median"):
         result[f"pool {reduce}, 16 planes of 224 x 224"] = lambda r=reduce: cpu.pool(values, labels, r, scores, 1)
     result["paint, 16 planes of 224 x 224"] = lambda: cpu.paint(scores, labels, painted, 1)
+    frame, heat = picture(1, 272, 640)[0], values[0, 0].reshape(224, 224)
+    regions, colours = labels.reshape(224, 224), np.linspace(0, 127, 768, dtype=np.float32).reshape(256, 3)
+    result["overlay, 640 x 272"] = lambda: cpu.draw_overlay(frame, (0, 0, 272, 640), heat, regions, colours, 0.5)
     return result
 
 

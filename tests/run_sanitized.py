@@ -27,6 +27,7 @@ TESTS = (
     "test_bad_input_ops.py",
     "test_color.py",
     "test_connectivity.py",
+    "test_overlay_kernel.py",
     "test_patches.py",
     "test_pool.py",
     "test_pool_channels.py",

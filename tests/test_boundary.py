@@ -60,6 +60,14 @@ def arguments(function):
             "out": np.zeros((2, 3, 40)),
             "num_threads": 1,
         },
+        "draw_overlay": lambda: {
+            "picture": rng.integers(0, 256, (2, 9, 3), dtype=np.uint8),
+            "region": (0, 1, 1, 9),
+            "heat": rng.random((2, 4)),
+            "labels": rng.integers(0, 5, (2, 5), dtype=np.int32),
+            "colours": rng.random((7, 3), dtype=np.float32),
+            "keep": 0.5,
+        },
         "extract_patches": lambda: {
             "images": rng.random((2, 3, 2, 4, 6)),
             **PATCHES,
@@ -89,6 +97,9 @@ INPUTS = [
     ("pool", "labels"),
     ("paint", "scores"),
     ("paint", "labels"),
+    ("draw_overlay", "heat"),
+    ("draw_overlay", "labels"),
+    ("draw_overlay", "colours"),
     ("extract_patches", "images"),
     ("extract_patches_backward", "patches"),
     ("aggregate_patches", "maps"),
@@ -101,6 +112,7 @@ OUTPUTS = [
     ("rgb_to_lab", "lab"),
     ("pool", "out"),
     ("paint", "out"),
+    ("draw_overlay", "picture"),
     ("extract_patches", "out"),
     ("extract_patches_backward", "out"),
     ("aggregate_patches", "out"),
@@ -111,6 +123,7 @@ RESULTS = {
     "rgb_to_lab": "lab",
     "pool": "out",
     "paint": "out",
+    "draw_overlay": "picture",
     "extract_patches": "out",
     "extract_patches_backward": "out",
     "aggregate_patches": "out",
@@ -169,7 +182,9 @@ def test_inputs_that_are_views(function, name):
 def test_outputs_that_are_views(function, name):
     given, plain = arguments(function), arguments(function)
     whole = np.full(given[name].size + 10, 77, given[name].dtype)
-    given[name] = whole[5:-5].reshape(given[name].shape)
+    view = whole[5:-5].reshape(given[name].shape)
+    view[...] = given[name]
+    given[name] = view
     getattr(_cpu, function)(**given)
     getattr(_cpu, function)(**plain)
     np.testing.assert_array_equal(given[name], plain[name])
@@ -216,7 +231,7 @@ def test_strides_of_axes_of_length_one_do_not_matter(function, name):
 @every_array
 @pytest.mark.parametrize("dtype", [np.float16, np.int64, np.uint16, np.bool_, np.complex64])
 def test_other_dtypes_are_refused(function, name, dtype):
-    check_refused(function, name, lambda array: array.astype(dtype), TypeError, "expected .*(32|64), got ")
+    check_refused(function, name, lambda array: array.astype(dtype), TypeError, "expected .*(8|32|64), got ")
 
 
 @every_array
@@ -257,6 +272,8 @@ def test_another_shape_of_an_output_is_refused(function, name):
     "thing", [[1.0, 2.0], 3.0, None, "text", memoryview(b"12345678")], ids=lambda thing: type(thing).__name__
 )
 def test_no_array(function, name, thing):
+    if (function, name, thing) == ("draw_overlay", "labels", None):
+        pytest.skip("it may be left out")
     check_refused(function, name, lambda _: thing, TypeError, "expected an array that supports DLPack")
 
 
@@ -314,11 +331,16 @@ def test_other_producers(function, name, producer):
     ids=["consumed", "string", "other", "raising", "cuda", "no device", "old cuda", "grad", "meta", "byte order"],
 )
 def test_producers_that_are_refused(function, name, producer, message):
+    if message == "native byte order" and arguments(function)[name].itemsize == 1:
+        pytest.skip("bytes have no order")
     check_refused(function, name, producer, BufferError, message)
 
 
 @every_array
 def test_pointers_that_are_not_aligned_are_refused(function, name):
+    if arguments(function)[name].itemsize == 1:
+        pytest.skip("bytes may lie anywhere")
+
     def change(array):
         return np.frombuffer(bytearray(array.nbytes + 1), array.dtype, array.size, 1).reshape(array.shape)
 
@@ -404,7 +426,7 @@ def test_eight_threads_at_once_give_the_same_labels():
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, 1025])
-@pytest.mark.parametrize("function", RESULTS)
+@pytest.mark.parametrize("function", [each for each in RESULTS if "num_threads" in arguments(each)])
 def test_the_number_of_threads_is_checked(function, num_threads):
     with pytest.raises(ValueError, match=r"^num_threads: expected 1 .. 1024"):
         getattr(_cpu, function)(**{**arguments(function), "num_threads": num_threads})

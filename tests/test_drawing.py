@@ -6,28 +6,16 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 
-from midgrain.drawing import colour_map, draw_overlay, region_borders, resize_nearest
+from midgrain.drawing import draw_overlay, resize_nearest
 from midgrain.video import ExplainedFrame, Frame, Settings, draw_frame
+from oracles.overlay import overlay
 
 
 def slow_overlay(image, heat, labels, alpha, colormap):
-    height, width = image.shape[:2]
-
-    def place(i, n, of):
-        return (2 * i + 1) * of // (2 * n)
-
-    rgb = (np.asarray(colormaps[colormap](heat))[..., :3] * 255.0).astype(np.float32)
-    rows = [place(i, height, heat.shape[0]) for i in range(height)]
-    columns = [place(j, width, heat.shape[1]) for j in range(width)]
-    result = (1 - alpha) * image.astype(np.float32) + alpha * rgb[np.ix_(rows, columns)]
-    if labels is not None:
-        large = labels[np.ix_(rows, columns)]
-        for i in range(height):
-            for j in range(width):
-                right = j + 1 < width and large[i, j] != large[i, j + 1]
-                if right or (i + 1 < height and large[i, j] != large[i + 1, j]):
-                    result[i, j] = (1 - 0.4) * result[i, j] + 0.4 * np.float32(255)
-    return np.rint(result).astype(np.uint8)
+    """By Matplotlib's own colours: one for each pixel."""
+    colours = (np.asarray(colormaps[colormap](heat))[..., :3] * 255.0).astype(np.float32)
+    numbers = (np.arange(heat.size).reshape(heat.shape) + 0.5) / heat.size
+    return overlay(image, numbers, labels, np.float32(alpha) * colours.reshape(-1, 3), 1 - alpha)
 
 
 @pytest.mark.parametrize("size", [(40, 30, 12, 17), (12, 17, 12, 17), (9, 8, 12, 17), (700, 30, 6, 5), (1, 40, 3, 2)])
@@ -46,17 +34,32 @@ def test_overlays(size, alpha, colormap, dtype) -> None:
 
 
 def test_colours_are_matplotlib_s() -> None:
-    values = np.linspace(0, 1, 3001)
+    values = np.linspace(0, 1, 3001)[None]
+    black = np.zeros((*values.shape, 3), np.uint8)
     for name in ("turbo", "viridis", "tab10"):
-        np.testing.assert_array_equal(
-            colour_map(values, name), (np.asarray(colormaps[name](values))[:, :3] * 255.0).astype(np.float32)
-        )
-    np.testing.assert_array_equal(colour_map(np.array([-1.0, 2.0]), "turbo"), colour_map(np.array([0.0, 1.0]), "turbo"))
+        found = draw_overlay(black, values, None, alpha=1.0, colormap=name)
+        expected = (np.asarray(colormaps[name](values))[..., :3] * 255.0).astype(np.float32)
+        np.testing.assert_array_equal(found, np.rint(expected).astype(np.uint8))
 
 
-def test_resizing_and_borders() -> None:
+def test_resizing() -> None:
     assert resize_nearest(np.array([[0, 1, 2]]), 1, 6).tolist() == [[0, 0, 1, 1, 2, 2]]
-    assert region_borders(np.array([[0, 0, 1], [0, 0, 1]])).tolist() == [[False, True, False]] * 2
+
+
+def test_pictures_and_labels_of_other_layouts() -> None:
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (40, 30, 3), np.uint8)
+    heat, labels = random.random((4, 5), np.float32), random.integers(0, 3, (4, 5))
+    before = image.copy()
+    expected = draw_overlay(image, heat, labels.astype(np.int32), alpha=0.5, colormap="turbo")
+    np.testing.assert_array_equal(image, before)
+    image.flags.writeable = False
+    np.testing.assert_array_equal(draw_overlay(image, heat, labels, alpha=0.5, colormap="turbo"), expected)
+    turned = draw_overlay(image[::-1, ::-1], heat[::-1, ::-1], None, alpha=0.5, colormap="turbo")
+    plain = draw_overlay(image, heat, None, alpha=0.5, colormap="turbo")
+    np.testing.assert_array_equal(turned[::-1, ::-1], plain)
+    half = draw_overlay(image, heat.astype(np.float16), None, alpha=0.5, colormap="turbo")
+    assert np.abs(half.astype(int) - plain).max() <= 4
 
 
 def test_a_frame_is_drawn_where_the_network_looked() -> None:

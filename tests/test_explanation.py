@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import midgrain as mg
-from midgrain import drawing, plots
+from midgrain import plots
 from midgrain.maps import min_max
 from models_for_tests import METHODS, SPATIAL, batch_for, quick_explainer, tiny_net
 from models_for_tests import one_thread as one_thread
+from oracles.overlay import borders
 
 DIMS = pytest.mark.parametrize("dims", [2, 3], ids=["image", "clip"])
 FIELDS = ("heatmap", "segments", "scores", "counts", "target", "outputs", "image")
@@ -94,11 +95,11 @@ def test_overlay_blends_and_outlines(dims) -> None:
         assert np.abs(half - (picture / 2 + colours / 2)).max() <= 0.51
         outlined = explanation.overlay(i, alpha=0.5, colormap="magma")
         labels = explanation.segments[i].numpy().reshape(-1, *SPATIAL[dims][-2:])
-        borders = np.stack([drawing.region_borders(frame) for frame in labels]).reshape(heat.shape)
-        assert 0 < borders.sum() < borders.size
-        assert np.array_equal(outlined[~borders], half[~borders])
-        assert (outlined[borders] >= half[borders]).all()
-        assert (outlined[borders] > half[borders]).any()
+        on_border = np.stack([borders(frame) for frame in labels]).reshape(heat.shape)
+        assert 0 < on_border.sum() < on_border.size
+        assert np.array_equal(outlined[~on_border], half[~on_border])
+        assert (outlined[on_border] >= half[on_border]).all()
+        assert (outlined[on_border] > half[on_border]).any()
 
 
 def test_details_are_saved_too(tmp_path) -> None:
@@ -183,13 +184,6 @@ def test_without_a_picture_one_must_be_given() -> None:
     given = np.zeros((48, 64, 3), np.uint8)
     assert explanation.overlay(image=given).shape == given.shape
     assert isinstance(explanation.plot(image=given), Figure)
-
-
-def test_region_borders_by_hand() -> None:
-    labels = np.array([[0, 0, 1], [0, 2, 1], [0, 2, 1]])
-    expected = np.array([[0, 1, 0], [1, 1, 0], [1, 1, 0]], bool)
-    assert np.array_equal(drawing.region_borders(labels), expected)
-    assert not drawing.region_borders(np.zeros((1, 1), int)).any()
 
 
 # Plots.

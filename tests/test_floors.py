@@ -38,12 +38,12 @@ FLOORS = (
     {"network"},
     {"driver", "baseline"},
     {"normalisation"},
-    {"ops"},
+    {"ops", "drawing"},
     {"_kernels"},
     {"parts"},
     {"clips"},
     {
-        *("classes", "errors", "exported", "maps", "drawing", "files", "html_page", "identity", "inflation"),
+        *("classes", "errors", "exported", "maps", "files", "html_page", "identity", "inflation"),
         *("pictures", "progress", "randomness", "stability", "stopwatch", "timing"),
     },
 )
@@ -114,7 +114,7 @@ def test_leaves_import_nothing_of_the_package(module) -> None:
 @pytest.mark.parametrize("unit", ["explanation", "plots"])
 def test_explanations_and_plots_need_no_model(unit) -> None:
     targets = {unit_of(target) for target in imported(MODULES[f"midgrain.{unit}"].read_text(encoding="utf-8"))}
-    assert targets <= LEAVES | {"plots"}
+    assert targets <= LEAVES | {"plots", "drawing"}
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ double multiply_adds_per_second(double seconds, std::int64_t num_threads) {
 }  // namespace
 
 PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
-    module.doc() = "CPU kernels. Call them through midgrain.ops, which validates and allocates.";
+    module.doc() = "CPU kernels. Call them through midgrain.ops and midgrain.drawing, which validate and allocate.";
     cpu::prepare();
     py::register_exception_translator([](std::exception_ptr pointer) {
         try {
@@ -155,6 +155,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
                py::arg("num_threads"), py::arg("channels_last") = false);
     module.def("paint", &paint, py::arg("scores"), py::arg("labels"), py::arg("out"), py::arg("num_threads"),
                py::arg("channels_last") = false);
+    bind_overlay(module);
     bind_patches(module);
     module.def("multiply_adds_per_second", &multiply_adds_per_second, py::arg("seconds"), py::arg("num_threads"));
     module.def("available_instruction_sets", [] {

@@ -12,6 +12,9 @@ namespace midgrain::bindings {
 // Throws ValueError unless 1 .. 1024.
 int check_threads(std::int64_t threads);
 
+// Heat maps over pictures (core/overlay.hpp).
+void bind_overlay(pybind11::module_& module);
+
 // Jitter-CAM patches (core/patches.hpp).
 void bind_patches(pybind11::module_& module);
 

@@ -9,6 +9,7 @@
 #include "cpu/connectivity_rows.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/multiply_add.hpp"
+#include "cpu/overlay_rows.hpp"
 #include "cpu/picture_rows.hpp"
 #include "cpu/pixel_rows.hpp"
 #include "cpu/pool_kernels.hpp"
@@ -29,12 +30,13 @@ struct Choice {
     PackRow pack_row;
     AssignWide assign_wide;
     const MultiplyAddVariant* multiply_add;
+    const OverlayKernels* overlay;
 };
 
 // The variant compiled into namespace `isa`.
-#define MIDGRAIN_CHOICE(isa)                                                                                \
-    {#isa,          &isa::kTileKernels, &isa::kPixelKernels, &isa::kRows, &isa::kPool, isa::kUpdateCentres, \
-     isa::kPackRow, isa::kAssignWide,   &isa::kMultiplyAdd}
+#define MIDGRAIN_CHOICE(isa)                                                                                         \
+    {#isa,          &isa::kTileKernels, &isa::kPixelKernels, &isa::kRows,          &isa::kPool, isa::kUpdateCentres, \
+     isa::kPackRow, isa::kAssignWide,   &isa::kMultiplyAdd,  &isa::kOverlayKernels}
 
 const std::vector<Choice>& choices() {
     static const std::vector<Choice> all = [] {
@@ -101,6 +103,8 @@ AssignWide assign_wide() { return current().load()->assign_wide; }
 const RowsVariant& rows_variant() { return *current().load()->rows; }
 
 const PoolVariant& pool_variant() { return *current().load()->pool; }
+
+const OverlayKernels& overlay_kernels() { return *current().load()->overlay; }
 
 const MultiplyAddVariant& multiply_add_variant() { return *current().load()->multiply_add; }
 

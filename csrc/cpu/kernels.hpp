@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/array_ref.hpp"
+#include "core/overlay.hpp"
 #include "core/parameters.hpp"
 #include "core/patches.hpp"
 #include "core/pool.hpp"
@@ -59,6 +60,12 @@ void pool(const T* values, const std::int32_t* labels, const PoolShape& shape, c
 // scores over regions, out over pixels. Throws InvalidValue for labels out of range.
 template <class T>
 void paint(const T* scores, const std::int32_t* labels, const PoolShape& shape, int threads, T* out);
+
+// picture [height, width, 3], drawn on in place; heat and labels [rows, columns], labels may be null; table [steps, 3].
+// Definition: core/overlay.hpp.
+template <class T>
+void draw_overlay(const core::Overlay& overlay, const T* heat, const std::int32_t* labels, const float* table,
+                  std::uint8_t* picture);
 
 // images [items, channels, z, y, x]; patches [items, count, channels, patch z, y, x]. Definition: core/patches.hpp.
 template <class T>

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["colour_map", "draw_overlay", "region_borders", "resize_nearest"]
+from midgrain._kernels import cpu
+
+__all__ = ["draw_overlay", "overlay_part", "resize_nearest"]
 
 Array = npt.NDArray[Any]
-_BORDER_COLOUR = np.float32(255.0)
-_BORDER_OPACITY = 0.4
-# Pixels that are drawn at once.
-_BAND = 1 << 14
 
 
 @functools.lru_cache(16)
@@ -25,22 +23,6 @@ def _colour_table(name: str) -> npt.NDArray[np.float32]:
     colours = colormaps[name]
     rgb = np.asarray(colours(np.arange(colours.N)))[:, :3]
     return (rgb * 255.0).astype(np.float32)
-
-
-def colour_map(values: Array, name: str) -> npt.NDArray[np.float32]:
-    """Values in 0 .. 1 [...] as RGB 0 .. 255 [..., 3] through a Matplotlib colour map."""
-    table = _colour_table(name)
-    # As Matplotlib does it: n equal steps, 1 in the last one.
-    steps = (np.clip(values, 0.0, 1.0) * len(table)).astype(np.intp)
-    return table.take(np.minimum(steps, len(table) - 1), 0)
-
-
-def region_borders(labels: Array) -> npt.NDArray[np.bool_]:
-    """True where the pixel to the right or below belongs to another region: [H, W] -> [H, W]."""
-    borders = np.zeros(labels.shape, np.bool_)
-    borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    borders[:-1, :] |= labels[:-1, :] != labels[1:, :]
-    return borders
 
 
 def resize_nearest(array: Array, height: int, width: int) -> Array:
@@ -68,38 +50,38 @@ def draw_overlay(
     Args:
         image: uint8 [H, W, 3]; its size is the result's.
         heat: [h, w] in 0 .. 1.
-        labels: [h, w] whose borders are drawn, or None.
+        labels: [n, m] whose borders are drawn, or None.
         alpha: opacity of the heat map, 0 .. 1.
         colormap: a Matplotlib colour map.
 
     Returns:
         uint8 [H, W, 3].
     """
-    height, width = image.shape[:2]
-    rows = _nearest(heat.shape[0], height)
-    weighted = np.float32(alpha) * colour_map(heat, colormap).take(_nearest(heat.shape[1], width), 1)
-    borders = None if labels is None else _large_borders(labels, height, width)
-    drawn = np.empty(image.shape, np.uint8)
-    # Some rows at a time, so that the work stays in the cache.
-    step = max(1, _BAND // max(width, 1))
-    for top in range(0, height, step):
-        bottom = min(top + step, height)
-        band = image[top:bottom] * np.float32(1 - alpha)
-        band += weighted.take(rows[top:bottom], 0)
-        if borders is not None:
-            pixels, places = band.reshape(-1, 3), np.flatnonzero(borders[top:bottom])
-            pixels[places] = (1 - _BORDER_OPACITY) * pixels.take(places, 0) + _BORDER_OPACITY * _BORDER_COLOUR
-        drawn[top:bottom] = np.rint(band, out=band)
+    drawn = np.array(image, order="C")
+    overlay_part(drawn, (0, 0, *image.shape[:2]), heat, labels, alpha=alpha, colormap=colormap)
     return drawn
 
 
-def _large_borders(labels: Array, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """`region_borders` of labels resized to [height, width], with little work at that size."""
-    rows = _nearest(labels.shape[0], height)
-    wide = labels.take(_nearest(labels.shape[1], width), 1)
-    to_the_right = np.zeros(wide.shape, np.bool_)
-    np.not_equal(wide[:, :-1], wide[:, 1:], out=to_the_right[:, :-1])
-    borders = to_the_right.take(rows, 0)
-    ends = np.flatnonzero(rows[:-1] != rows[1:])  # Below all others is the same row again.
-    borders[ends] |= wide.take(rows[ends], 0) != wide.take(rows[ends + 1], 0)
-    return borders
+def overlay_part(
+    picture: npt.NDArray[np.uint8],
+    region: tuple[int, int, int, int],
+    heat: Array,
+    labels: Array | None,
+    *,
+    alpha: float,
+    colormap: str,
+) -> None:
+    """`draw_overlay` in place, on a part of a picture whose rows lie one after the other in memory.
+
+    Args:
+        picture: uint8 [H, W, 3].
+        region: top, left, bottom, right of the part, the last two excluded.
+        heat: see `draw_overlay`.
+        labels: likewise.
+        alpha: likewise.
+        colormap: likewise.
+    """
+    heat = np.ascontiguousarray(heat, None if heat.dtype in (np.float32, np.float64) else np.float32)
+    labels = None if labels is None else np.ascontiguousarray(labels, np.int32)
+    weighted = np.float32(alpha) * _colour_table(colormap)
+    cpu.draw_overlay(picture, region, heat, labels, weighted, 1 - float(alpha))

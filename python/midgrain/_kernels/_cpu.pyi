@@ -41,6 +41,14 @@ def enforce_connectivity(labels: Any, min_size: int, out: Any, counts: Any, num_
 def rgb_to_lab(rgb: Any, lab: Any, channels_last: bool, num_threads: int) -> None: ...
 def pool(values: Any, labels: Any, reduce: str, out: Any, num_threads: int, channels_last: bool = False) -> None: ...
 def paint(scores: Any, labels: Any, out: Any, num_threads: int, channels_last: bool = False) -> None: ...
+def draw_overlay(
+    picture: Any,
+    region: tuple[int, int, int, int],
+    heat: Any,
+    labels: Any,
+    colours: Any,
+    keep: float,
+) -> None: ...
 def extract_patches(
     images: Any,
     cells: tuple[int, int, int],

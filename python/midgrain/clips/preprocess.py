@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,20 +70,19 @@ class ClipPreprocess:
         Raises:
             TypeError, ValueError: no such frames.
         """
-        values = torch.from_numpy(self.cropped(frames)).movedim(-1, 1).float() / 255.0
-        mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
-        std = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
-        return ((values - mean) / std).movedim(1, 0)[None].contiguous()
+        seen = self._seen(checked_frames(frames))
+        values = torch.stack([frame.movedim(-1, 0).float() for frame in seen], 1)
+        mean, std = (torch.tensor(each, dtype=torch.float32)[:, None, None, None] for each in (self.mean, self.std))
+        return values.div_(255.0).sub_(mean).div_(std)[None]
 
     def cropped(self, frames: Clip | npt.NDArray[np.uint8] | Tensor) -> npt.NDArray[np.uint8]:
         """What the network sees, uint8 [T, h, w, 3]."""
         pixels = checked_frames(frames)
-        (height, width), (top, left) = self._place(pixels.shape[1:3])
-        h, w = self._crop
-        result = np.empty((len(pixels), h, w, 3), np.uint8)
-        for index, frame in enumerate(pixels):
-            result[index] = self._resized(frame, height, width)[top : top + h, left : left + w]
-        return result
+        result = torch.empty((len(pixels), *self._crop, 3), dtype=torch.uint8)
+        for frame, seen in zip(result, self._seen(pixels), strict=True):
+            frame.copy_(seen)
+        found: npt.NDArray[np.uint8] = result.numpy()
+        return found
 
     def stencil(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """A mask of the frames, bool [T, H, W], as the network sees it, bool [T, h, w]."""
@@ -153,16 +153,26 @@ class ClipPreprocess:
         top, left = (round((resized[axis] - self._crop[axis]) / 2) for axis in (0, 1))
         return resized, (top, left)
 
-    def _resized(self, frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-        if frame.shape[:2] == (height, width):
-            return frame
-        if self.antialias:
-            return np.asarray(Image.fromarray(frame).resize((width, height), _FILTERS[self.interpolation]))
-        # As torchvision does it: through float32, rounded.
-        values = torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)[None].float()
-        values = nn.functional.interpolate(values, (height, width), mode=self.interpolation, align_corners=False)
-        result: npt.NDArray[np.uint8] = values.clamp(0, 255).round().to(torch.uint8)[0].movedim(0, -1).numpy()
-        return result
+    def _seen(self, pixels: npt.NDArray[np.uint8]) -> Iterator[Tensor]:
+        """What the network sees of each frame, whole numbers in 0 .. 255, [h, w, 3] of any dtype and strides."""
+        size, (top, left) = self._place(pixels.shape[1:3])
+        part = slice(top, top + self._crop[0]), slice(left, left + self._crop[1])
+        for frame in pixels:
+            if frame.shape[:2] == size:
+                yield _tensor(frame[part])
+            elif self.antialias:
+                resized = Image.fromarray(frame).resize(size[::-1], _FILTERS[self.interpolation])
+                yield _tensor(np.asarray(resized)[part])
+            else:
+                # As torchvision does it: through float32, rounded.
+                values = _tensor(frame).movedim(-1, 0)[None].float()
+                values = nn.functional.interpolate(values, size, mode=self.interpolation, align_corners=False)
+                yield values[0].movedim(0, -1)[part].clamp(0, 255).round_()
+
+
+def _tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """The same memory where torch can have it: it knows no read-only memory and no negative strides."""
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
 
 
 def checked_frames(frames: object) -> npt.NDArray[np.uint8]:

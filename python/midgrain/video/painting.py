@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from midgrain.drawing import draw_overlay
+from midgrain.drawing import overlay_part
 from midgrain.video.frames import DrawnFrame, ExplainedFrame
 from midgrain.video.settings import Settings
 
@@ -36,22 +36,24 @@ def draw_frame(explained: ExplainedFrame, settings: Settings | None = None, *, c
     height, width = frame.shape[:2]
     drawn = np.empty((height, 2 * width if settings.side_by_side else width, 3), np.uint8)
     drawn[:, :width] = frame
-    over = drawn[:, -width:]
+    shift = 0
     if settings.side_by_side:
-        over[:] = frame
+        drawn[:, width:] = frame
+        shift = width
     if explained.heat is not None:
-        part = _part(explained.region, height, width)
+        top, left, bottom, right = _part(explained.region, height, width)
         labels = explained.segments if settings.contours else None
         heat = _scaled(explained.heat, explained.limits)
-        over[part] = draw_overlay(frame[part], heat, labels, alpha=settings.alpha, colormap=colormap)
+        part = (top, left + shift, bottom, right + shift)
+        overlay_part(drawn, part, heat, labels, alpha=settings.alpha, colormap=colormap)
     return DrawnFrame(explained, drawn)
 
 
-def _part(region: tuple[float, float, float, float], height: int, width: int) -> tuple[slice, slice]:
-    """The region in whole pixels, one at least."""
+def _part(region: tuple[float, float, float, float], height: int, width: int) -> tuple[int, int, int, int]:
+    """The region in whole pixels, one at least: top, left, bottom, right, the last two excluded."""
     x0, y0, x1, y1 = (round(each) for each in region)
     left, top = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-    return slice(top, max(top + 1, min(y1, height))), slice(left, max(left + 1, min(x1, width)))
+    return top, left, max(top + 1, min(y1, height)), max(left + 1, min(x1, width))
 
 
 def _scaled(heat: npt.NDArray[np.float32], limits: tuple[float, float]) -> npt.NDArray[np.float32]:
