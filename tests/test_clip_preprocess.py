@@ -45,6 +45,27 @@ def test_it_equals_torchvision(height, width, resize, crop, interpolation) -> No
     torch.testing.assert_close(found[0], expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("size", [(50, 60), (40, 40), (36, 36)])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_layouts_of_frames_and_torch_s_defaults_change_nothing(size, antialias) -> None:
+    preprocess = ClipPreprocess((36, 36) if size == (36, 36) else (40, 40), 36, MEAN, STD, antialias=antialias)
+    frames = noise(3, *size)
+    before, expected, cropped = frames.copy(), preprocess(frames), preprocess.cropped(frames)
+    assert expected.dtype == torch.float32
+    frames.flags.writeable = False
+    turned = frames[:, ::-1, ::-1].copy()[:, ::-1, ::-1]
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        for given_frames in (frames, turned):
+            torch.testing.assert_close(preprocess(given_frames), expected, rtol=0, atol=0)
+            np.testing.assert_array_equal(preprocess.cropped(given_frames), cropped)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(frames, before)
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height", "width"), [(90, 70), (50, 97), (64, 64)])
 def test_antialiased_it_equals_that_of_pictures(height, width, interpolation) -> None:

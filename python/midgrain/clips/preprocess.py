@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,17 +73,16 @@ class ClipPreprocess:
         """
         seen = self._seen(checked_frames(frames))
         values = torch.stack([frame.movedim(-1, 0).float() for frame in seen], 1)
-        mean, std = (torch.tensor(each, dtype=torch.float32)[:, None, None, None] for each in (self.mean, self.std))
+        mean, std = (_tensor(np.array(each, np.float32))[:, None, None, None] for each in (self.mean, self.std))
         return values.div_(255.0).sub_(mean).div_(std)[None]
 
     def cropped(self, frames: Clip | npt.NDArray[np.uint8] | Tensor) -> npt.NDArray[np.uint8]:
         """What the network sees, uint8 [T, h, w, 3]."""
         pixels = checked_frames(frames)
-        result = torch.empty((len(pixels), *self._crop, 3), dtype=torch.uint8)
+        result = np.empty((len(pixels), *self._crop, 3), np.uint8)
         for frame, seen in zip(result, self._seen(pixels), strict=True):
-            frame.copy_(seen)
-        found: npt.NDArray[np.uint8] = result.numpy()
-        return found
+            _tensor(frame).copy_(seen)
+        return result
 
     def stencil(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """A mask of the frames, bool [T, H, W], as the network sees it, bool [T, h, w]."""
@@ -170,9 +170,9 @@ class ClipPreprocess:
                 yield values[0].movedim(0, -1)[part].clamp(0, 255).round_()
 
 
-def _tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+def _tensor(values: npt.NDArray[Any]) -> Tensor:
     """The same memory where torch can have it: it knows no read-only memory and no negative strides."""
-    return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 
 
 def checked_frames(frames: object) -> npt.NDArray[np.uint8]:
