@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +29,6 @@ from oracles.slic import slic_integer
 THREADS = (1, 2)
 GRADIENT_COMPACTNESS = 9.0
 BATCH = 32
-# Seconds before each call: OpenMP's workers (fast-slic's, OpenCV's) wait busily for a while after their last one, on
-# the core that the next contestant needs.
-_REST = 0.01
 
 
 def superpixels(picture: np.ndarray, gradient: np.ndarray | None, wanted: int, threads: int) -> np.ndarray:
@@ -83,25 +79,12 @@ def rows_of(name: str, case: tuple[int, int, int, int], count: int, seconds: flo
     assert_same(items[:3], wanted)
     contestants: dict[str, Callable[[tuple[np.ndarray, np.ndarray]], Any]] = {}
     ways: dict[str, tuple[str, int]] = {}
-    before: dict[str, Callable[[], Any]] = {}
+    before = {}
 
-    def enter(
-        way: str,
-        threads: int,
-        call: Callable[[tuple[np.ndarray, np.ndarray]], Any],
-        prepare: Callable[[], Any] | None = None,
-    ) -> None:
+    def enter(way: str, threads: int, call: Callable[[tuple[np.ndarray, np.ndarray]], Any]) -> str:
         key = f"{way}, {threads}"
         contestants[key], ways[key] = call, (way, threads)
-
-        def alone() -> None:
-            if prepare is not None:
-                prepare()
-            end = time.perf_counter() + _REST
-            while time.perf_counter() < end:  # Awake, so that this core keeps its clock.
-                pass
-
-        before[key] = alone
+        return key
 
     for threads in THREADS:
         enter("midgrain, image + gradient", threads, lambda item, t=threads: superpixels(*item, wanted, t))
@@ -109,8 +92,11 @@ def rows_of(name: str, case: tuple[int, int, int, int], count: int, seconds: flo
     for peer in peers:
         if frames > 1 and not peer.volumes:
             continue
-        enter(peer.name, peer.threads, lambda item, run=peer.run: run(item[0], wanted), peer.before)
-    times = race(contestants, items, seconds, least=2 * len(items), before=before)
+        key = enter(peer.name, peer.threads, lambda item, run=peer.run: run(item[0], wanted))
+        if peer.before is not None:
+            before[key] = peer.before
+    # fast-slic and OpenCV have busy workers.
+    times = race(contestants, items, seconds, least=2 * len(items), before=before, rest=0.01)
     figures = {key: summary(values, len(items)) for key, values in times.items()}
 
     base = {threads: figures[f"midgrain, image, {threads}"][_clock(threads)] for threads in THREADS}

@@ -11,14 +11,6 @@ from midgrain._kernels import _cpu
 from oracles.overlay import borders, overlay
 
 
-@pytest.fixture(params=_cpu.available_instruction_sets())
-def instruction_set(request):
-    before = _cpu.instruction_set()
-    _cpu.select_instruction_set(request.param)
-    yield
-    _cpu.select_instruction_set(before)
-
-
 def draw(picture, region, heat, labels, colours, keep):
     """What is there afterwards, by the kernel and by the oracle."""
     found, expected = picture.copy(), picture.copy()

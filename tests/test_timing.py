@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 from midgrain.timing import Times, machine, race, summary
@@ -21,6 +22,13 @@ def test_what_comes_before_a_call_is_done_each_time() -> None:
     calls: list[str] = []
     race({"a": lambda _: calls.append("a")}, [0], 0.0, least=2, before={"a": lambda: calls.append("before")})
     assert calls == ["before", "a"] * 3
+
+
+def test_others_come_to_rest_before_each_call() -> None:
+    began, calls = time.perf_counter(), []
+    race({name: lambda _: calls.append(time.perf_counter()) for name in "ab"}, [0], 0.0, least=2, rest=0.01)
+    assert len(calls) == 6
+    assert all(later - earlier >= 0.01 for earlier, later in itertools.pairwise([began, *calls]))
 
 
 def test_a_race_goes_on_until_the_time_is_up() -> None:

@@ -201,8 +201,16 @@ def test_a_stream_that_stands_still_is_opened_again(content) -> None:
 
 
 def test_pauses_grow_until_it_is_given_up(content) -> None:
+    pauses = []
+
+    class Noting(threading.Event):
+        def wait(self, timeout=None):
+            pauses.append(timeout)
+            return super().wait(timeout)
+
     with camera(content, 0.1) as made:
         source = open_source(made.url, live=True, reconnect=0.8)
+        source._closed = Noting()
         frames = iter(source)
         next(frames)
         made.stop()
@@ -210,6 +218,8 @@ def test_pauses_grow_until_it_is_given_up(content) -> None:
     assert len(rest) < 50
     assert source.lost
     assert source.reconnects == 0
+    # As many as fit into the time, on a busy machine fewer.
+    assert pauses == [0.05, 0.1, 0.2, 0.4][: max(1, len(pauses))]
 
 
 def test_nothing_answers() -> None:

@@ -39,6 +39,7 @@ def race(
     *,
     least: int = 3,
     before: Mapping[str, Callable[[], Any]] | None = None,
+    rest: float = 0.0,
 ) -> dict[str, Times]:
     """The times of every call, contestants taking turns on one input after the other.
 
@@ -51,6 +52,8 @@ def race(
         seconds: for all together, after one warm-up turn. A turn that has begun is ended.
         least: turns that are run however long they take.
         before: what to do, unmeasured, before each call of the contestant of that name (a thread setting).
+        rest: seconds before each call. OpenMP's workers wait busily for some milliseconds after their last one, on the
+            cores that the next contestant needs.
 
     Returns:
         By name one time per turn; the n-th times of all contestants belong to the same input.
@@ -72,6 +75,9 @@ def race(
         for name in names[first:] + names[:first]:
             if name in prepare:
                 prepare[name]()
+            rested = time.perf_counter() + rest
+            while time.perf_counter() < rested:  # Awake, so that this core keeps its clock.
+                pass
             start, start_cpu = time.perf_counter(), time.thread_time()
             contestants[name](item)
             wall, cpu = time.perf_counter() - start, time.thread_time() - start_cpu

@@ -36,11 +36,10 @@ def draw_frame(explained: ExplainedFrame, settings: Settings | None = None, *, c
     height, width = frame.shape[:2]
     drawn = np.empty((height, 2 * width if settings.side_by_side else width, 3), np.uint8)
     drawn[:, :width] = frame
-    shift = 0
     if settings.side_by_side:
         drawn[:, width:] = frame
-        shift = width
     if explained.heat is not None:
+        shift = drawn.shape[1] - width
         top, left, bottom, right = _part(explained.region, height, width)
         labels = explained.segments if settings.contours else None
         heat = _scaled(explained.heat, explained.limits)
